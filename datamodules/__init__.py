@@ -1,0 +1,1 @@
+"""One LightningDataModule per kind of data: files, splits, augmentation, and the Dataset above it."""

@@ -1,0 +1,106 @@
+"""Picture files of any kind that Pillow opens, as arrays of 8 bits."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from engine.errors import UserError
+
+MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class BrokenPicture(Exception):
+    """The file cannot be used; the message says why in a few words."""
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """Return the picture files among the paths and below the folders among them, sorted within each folder."""
+    suffixes = set(Image.registered_extensions())
+    found = []
+    for path in paths:
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            found += [p for p in files if p.suffix.lower() in suffixes]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path} does not exist")
+    return found
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Open and fully decode a picture.
+
+    Raises:
+        BrokenPicture: The file is empty, truncated, too large, or no picture.
+    """
+    if path.stat().st_size == 0:
+        raise BrokenPicture("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's word on large pictures; ours follows
+            picture = Image.open(path)
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise BrokenPicture(f"{width} x {height} pixels are too many")
+            picture.load()
+    except BrokenPicture:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BrokenPicture("too many pixels") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise BrokenPicture("cannot be decoded") from error
+    return picture
+
+
+def is_grey(path: Path) -> bool:
+    """Tell from its header alone whether a picture has no colours; a broken file has none."""
+    try:
+        with Image.open(path) as picture:
+            return picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return True
+
+
+def to_array(picture: Image.Image, channels: int) -> np.ndarray:
+    """Return the pixels as uint8 (H, W, channels).
+
+    Grey pictures of more than 8 bits are stretched between their own extremes, since cameras and microscopes seldom
+    use the whole range; what is transparent is put on white.
+
+    Args:
+        picture: Any mode.
+        channels: 1 for grey, 3 for colour.
+    """
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float32))
+        low, high = float(values.min()), float(values.max())
+        picture = Image.fromarray(((values - low) * (255 / max(high - low, 1e-9))).round().astype(np.uint8))
+    elif picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    pixels = np.asarray(picture.convert("RGB" if channels == 3 else "L"))
+    return pixels if channels == 3 else pixels[:, :, None]
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turn a photo the way its camera says that it was held."""
+    return ImageOps.exif_transpose(picture)
+
+
+def fit_within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """Return (width, height) scaled down, never up, so that no side exceeds ``max_side``."""
+    scale = min(1.0, max_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    """Return uint8 pixels (H, W) or (H, W, channels) at another (width, height)."""
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels
+    small = np.asarray(Image.fromarray(pixels.squeeze()).resize(size, resample))
+    return small.reshape(*small.shape[:2], *pixels.shape[2:])

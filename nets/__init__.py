@@ -1,0 +1,1 @@
+"""Architectures: parameters and a forward; no Lightning, no loss, no files."""

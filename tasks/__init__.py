@@ -1,0 +1,1 @@
+"""One LightningModule per kind of problem: what is minimized, measured, compared with, shown and predicted."""
