@@ -10,14 +10,17 @@ Batch = TypeVar("Batch")
 
 
 class ShuffledEpochs(Sampler[int]):
-    """A new order every epoch that depends on nothing but the run's seed and the epoch, so that it can be resumed.
+    """All samples in a new order every epoch, as ``epoch * length + index``.
+
+    From that number and the run's seed follow the order of the samples and all random changes to them, so a resumed
+    training sees what an undisturbed one would have seen.
 
     Args:
         length: Number of samples.
     """
 
     def __init__(self, length: int) -> None:
-        self.length, self.epoch, self.seed = length, 0, torch.initial_seed()
+        self.length, self.epoch = length, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -27,8 +30,13 @@ class ShuffledEpochs(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        return iter(torch.randperm(self.length, generator=generator).tolist())
+        order = torch.randperm(self.length, generator=generator_for(self.epoch))
+        return iter((self.epoch * self.length + order).tolist())
+
+
+def generator_for(number: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a random generator that depends on nothing but a number and the run's seed."""
+    return torch.Generator(device).manual_seed((torch.initial_seed() * 1_000_003 + number) % 2**63)
 
 
 class SameSizeBatches(Sampler[list[int]]):

@@ -41,7 +41,7 @@ class DigitScenesDataModule(SegmentationDataModule):
     """
 
     def __init__(
-        self, size: int = 48, num_train: int = 12_000, max_digits: int = 2, batch_size: int = 16, seed: int = 0
+        self, size: int = 48, num_train: int = 10_000, max_digits: int = 2, batch_size: int = 16, seed: int = 0
     ) -> None:
         super().__init__(crop=size, batch_size=batch_size, max_side=size, degrees=3, scale=0.05, flip=False)
         self.size, self.num_train, self.max_digits, self.seed = size, num_train, max_digits, seed

@@ -1,4 +1,7 @@
-"""The Oxford-IIIT Pet data set: cats and dogs of 37 breeds, https://www.robots.ox.ac.uk/~vgg/data/pets/ (CC BY-SA 4.0)."""
+"""The Oxford-IIIT Pet data set: cats and dogs of 37 breeds (CC BY-SA 4.0).
+
+https://www.robots.ox.ac.uk/~vgg/data/pets/, Parkhi et al. 2012.
+"""
 
 from pathlib import Path
 from typing import Literal

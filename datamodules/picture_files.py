@@ -46,7 +46,7 @@ def open_picture(path: Path) -> Image.Image:
             picture = Image.open(path)
             width, height = picture.size
             if width * height > MAX_PIXELS:
-                raise BrokenPicture(f"{width} x {height} pixels are too many")
+                raise BrokenPicture("too many pixels")
             picture.load()
     except BrokenPicture:
         raise

@@ -1,4 +1,4 @@
-"""Pictures with masks, decoded once into memory-mapped arrays of bytes: whatever the data set, batches come from here."""
+"""Pictures with masks, decoded once into memory-mapped arrays of bytes, from which all batches come."""
 
 import hashlib
 import json
@@ -137,7 +137,9 @@ def decode(pairs: list[Pair], channels: int, max_side: int, root: Path, skipped:
             continue
         name = str(paths[1].relative_to(root))
         picture, mask = opened
-        if picture.size != mask.size:  # a camera's mark to turn the photo counts if the mask was drawn on the turned one
+        if (
+            picture.size != mask.size
+        ):  # a camera's mark to turn the photo counts if the mask was drawn on the turned one
             picture = upright(picture)
         ids = class_ids(mask)
         if ids is None:

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_affine, random_colour
-from datamodules.batches import SameSizeBatches, ShuffledEpochs, whole_batch
+from datamodules.batches import SameSizeBatches, ShuffledEpochs, generator_for, whole_batch
 from datamodules.picture_files import BrokenPicture, find_pictures, fit_within, open_picture, resized, to_array, upright
 from datamodules.picture_store import PARTS, Pair, PictureStore, decoded
 from engine.errors import UserError, some
@@ -20,10 +19,11 @@ from engine.errors import UserError, some
 IGNORE = 255  # pixels of this class are neither trained on nor measured
 
 
-class SegmentationPictures(Dataset[dict[str, Tensor]]):
+class SegmentationPictures(Dataset[dict[str, Any]]):
     """Pictures and their masks, a whole batch at a time.
 
-    A batch has ``image``, uint8 (B, channels, H, W), and ``mask``, uint8 (B, H, W), of classes and 255 for ignored.
+    A batch has ``image``, uint8 (B, channels, H, W), ``mask``, uint8 (B, H, W), of classes and 255 for ignored, and
+    ``seed``, a number that no other batch of the training has.
 
     Args:
         store: The pictures.
@@ -34,23 +34,31 @@ class SegmentationPictures(Dataset[dict[str, Tensor]]):
 
     def __init__(self, store: PictureStore, part: str, class_of_id: np.ndarray, crop: int | None = None) -> None:
         self.store, self.class_of_id, self.crop = store, class_of_id, crop
-        self.indices = [i for i, other in enumerate(store.parts) if other == part]
+        self.indices = []
+        for index, (other, (height, width)) in enumerate(zip(store.parts, store.sizes, strict=True)):
+            windows = max(1, round(height * width / crop**2)) if crop else 1  # an epoch sees about every pixel once
+            self.indices += [index] * windows if other == part else []
         self.sizes = [store.sizes[i] for i in self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
         windows = [self._window(index) for index in indices]
         images, masks = (np.stack(arrays) for arrays in zip(*windows, strict=True))
-        return {"image": torch.from_numpy(images).permute(0, 3, 1, 2), "mask": torch.from_numpy(masks)}
+        image, mask = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)
+        return {"image": image, "mask": mask, "seed": indices[0]}
 
-    def _window(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _window(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        index = number % len(self)  # see ShuffledEpochs
         height, width = self.sizes[index]
         if not self.crop:
             picture, mask = self.store.read(self.indices[index], 0, 0, height, width)
             return picture, self.class_of_id[mask]
-        top, left = (int(torch.randint(max(0, side - self.crop) + 1, ())) for side in (height, width))
+        generator = generator_for(number)
+        top, left = (
+            int(torch.randint(max(0, side - self.crop) + 1, (), generator=generator)) for side in (height, width)
+        )
         picture, mask = self.store.read(self.indices[index], top, left, self.crop, self.crop)
         # A picture smaller than the window is reflected to fill it; reflections count for nothing.
         missing = [(0, self.crop - side) for side in mask.shape]
@@ -61,8 +69,8 @@ class SegmentationPictures(Dataset[dict[str, Tensor]]):
 class UnlabelledPictures(Dataset[dict[str, Any]]):
     """Picture files, prepared as the training pictures were.
 
-    A sample has ``image``, float (channels, H, W) in [0, 1], ``size``, the file's own (height, width), and ``path``. Files that
-    cannot be read are left out and named in ``skipped``.
+    A sample has ``image``, float (channels, H, W) in [0, 1], ``size``, the file's own (height, width), and ``path``.
+    Files that cannot be read are left out and named in ``skipped``.
 
     Args:
         paths: Picture files.
@@ -152,7 +160,9 @@ class SegmentationDataModule(LightningDataModule):
         store = self.store
         for part in PARTS:
             if part not in store.parts:
-                raise UserError(f"{len(store.parts)} picture(s) leave none for {part}; at least three different ones are needed")
+                raise UserError(
+                    f"{len(store.parts)} picture(s) leave none for {part}; at least three different ones are needed"
+                )
         present = np.stack([store.counts[:, self.class_of_id == c].any(1) for c in range(self.num_classes)], axis=1)
         in_train = np.array([part == "train" for part in store.parts])
         for c in np.flatnonzero(present.any(0) & ~present[in_train].any(0)):
@@ -169,7 +179,7 @@ class SegmentationDataModule(LightningDataModule):
         skipped = f"; skipped {len(store.skipped)} broken: {some(store.skipped)}" if store.skipped else ""
         return f"{type(self).__name__}: {sizes} {kind} pictures, {self.num_classes} classes{skipped}"
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         dataset = SegmentationPictures(self.store, "train", self.class_of_id, self.crop)
         return DataLoader(
             dataset,
@@ -177,31 +187,31 @@ class SegmentationDataModule(LightningDataModule):
             sampler=ShuffledEpochs(len(dataset)),
             collate_fn=whole_batch,
             drop_last=True,  # a last batch of one picture would upset batch norm
+            generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
         )
 
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._whole_pictures("val")
 
-    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._whole_pictures("test")
 
-    def _whole_pictures(self, part: str) -> DataLoader[dict[str, Tensor]]:
+    def _whole_pictures(self, part: str) -> DataLoader[dict[str, Any]]:
         dataset = SegmentationPictures(self.store, part, self.class_of_id)
         batches = SameSizeBatches(dataset.sizes, self.batch_size)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""
         return UnlabelledPictures(find_pictures(paths), self.in_channels, self.max_side)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        batch["image"] = batch["image"].float() / 255
-        if "mask" in batch:
-            batch["mask"] = batch["mask"].long()
+        image, mask = batch["image"].float() / 255, batch["mask"].long()
         if self.trainer and self.trainer.training:
-            image = random_colour(batch["image"])
-            batch["image"], batch["mask"] = random_affine(image, batch["mask"], self.degrees, self.scale, self.flip)
-        return batch
+            generator = generator_for(batch["seed"], image.device)
+            image = random_colour(image, generator)
+            image, mask = random_affine(image, mask, self.degrees, self.scale, self.flip, generator)
+        return {"image": image, "mask": mask}
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_channels": self.in_channels, "max_side": self.max_side}
@@ -289,7 +299,10 @@ def find_pairs(root: Path) -> list[Pair]:
     pairs: list[Pair] = []
     for part, folder in folders.items():
         images, masks = (by_stem(folder / kind) for kind in ("images", "masks"))
-        for alone, what, other in ((images.keys() - masks, "picture", "mask"), (masks.keys() - images, "mask", "picture")):
+        for alone, what, other in (
+            (images.keys() - masks, "picture", "mask"),
+            (masks.keys() - images, "mask", "picture"),
+        ):
             if alone:
                 raise UserError(f"{len(alone)} {what}(s) in {folder} have no {other}: {some(sorted(alone))}")
         pairs += [(part, images[stem], masks[stem]) for stem in sorted(images)]

@@ -67,13 +67,14 @@ def arrange(argv: list[str]) -> Arguments:
         run = folder_of(configs[0].parent / "checkpoints" / "best.ckpt") if configs else None  # a run's own config
         prefer = "last" if verb == "fit" else "best"
         checkpoint = find_checkpoint(wanted or str(run or prefer), recipe, prefer)
-        flags.append(("--ckpt_path", str(checkpoint)))
         folder = folder_of(checkpoint)
         if folder and verb != "fit":
             configs = [folder / "config.yaml", *configs[1:]]
             recipe = recipe_of(configs[0])
         elif not configs:
-            raise UserError(f"{checkpoint} does not lie in a run folder with a config.yaml; give its recipe by --config")
+            raise UserError(
+                f"{checkpoint} does not lie in a run folder with a config.yaml; give its recipe by --config"
+            )
     names = {flag[0] for flag in flags}
     if "--trainer.max_time" in names and not names & {"--trainer.max_epochs", "--trainer.max_steps"}:
         flags.append(("--trainer.max_epochs", "-1"))  # the whole time is used
@@ -148,7 +149,7 @@ def replaced_classes(old: dict[str, Any], new: dict[str, Any], prefix: str = "")
         if not isinstance(value, dict) or not isinstance(before, dict):
             continue
         path = prefix if key == "init_args" else f"{prefix}.{key}".lstrip(".")
-        if value.get("class_path", before.get("class_path")) != before.get("class_path"):
+        if replaces(before, value):
             found.append(path)
         else:
             found += replaced_classes(before, value, path)
@@ -159,11 +160,15 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Lay one config over another, in place."""
     for key, value in new.items():
         before = old.get(key)
-        same = isinstance(value, dict) and isinstance(before, dict)
-        if same and value.get("class_path", before.get("class_path")) == before.get("class_path"):
+        if isinstance(value, dict) and isinstance(before, dict) and not replaces(before, value):
             merge(before, value)
         else:
             old[key] = value
+
+
+def replaces(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Tell whether a setting names another class than the one before it."""
+    return new.get("class_path", old.get("class_path")) != old.get("class_path")
 
 
 def lookup(config: dict[str, Any], key: str) -> Any:

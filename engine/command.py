@@ -4,18 +4,21 @@ import logging
 import shlex
 import shutil
 import sys
+import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from engine.arguments import DEFAULT, Arguments, arrange
+from engine.contract import Predictable, Task
 from engine.errors import UserError, some
 from engine.explain import user_line
 from engine.loggers import DashboardLogger
@@ -96,9 +99,15 @@ class Command(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--recipe", type=str, default="", help="Name of the folder below runs/ (default: the config's)")
-        if self.arguments.verb == "fit":
-            parser.add_argument("--test_after_fit", type=bool, default=True, help="Whether to measure the best checkpoint")
+        parser.add_argument(
+            "--recipe", type=str, default="", help="Name of the folder below runs/ (default: the config's)"
+        )
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="Whether fit measures the best checkpoint on the test part",
+        )
         if self.arguments.verb == "predict":
             parser.add_argument("--input", type=list[str], help="Files and folders to predict", required=True)
         for fact in FACTS:
@@ -135,6 +144,9 @@ class Command(LightningCLI):
         saved = self._parser("fit").dump(config, skip_none=False)
         if self.folder:
             print_differences(self.folder / "config.yaml", saved)
+        elif config.trainer.fast_dev_run:
+            self.scratch = tempfile.TemporaryDirectory()
+            self.folder = Path(self.scratch.name)  # nothing of it is kept
         else:
             self.folder = new_run(self.arguments.recipe)
             self.is_new = True
@@ -161,9 +173,10 @@ class Command(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         kwargs["default_root_dir"] = str(self.folder or Path.cwd())
         if self.arguments.verb == "fit" and self.folder:
-            self.record, self.checkpoints = Record(), checkpointing(self.folder, self.model)
+            self.record, self.checkpoints = Record(), checkpointing(self.folder, cast(Task, self.model))
             configured = self._get(self.config_init, "trainer").callbacks or []
-            kwargs["callbacks"] = [*configured, self.record, self.checkpoints]
+            rates = [LearningRateMonitor()] if self._get(self.config_init, "trainer").logger else []
+            kwargs["callbacks"] = [*configured, *rates, self.record, self.checkpoints]
         else:
             kwargs["enable_checkpointing"] = False
         return super().instantiate_trainer(**kwargs)
@@ -178,7 +191,7 @@ class Command(LightningCLI):
             lines["checkpoint"] = str(self.arguments.checkpoint)
         if self.arguments.verb != "predict":
             lines["data"] = str(self.datamodule)
-        lines["net"] = f"{type(task.net).__name__}, {parameters:,} parameters"
+        lines["net"] = f"{type(cast(Task, task).net).__name__}, {parameters:,} parameters"
         lines["device"] = f"{device}, precision {trainer.precision}"
         if self.folder:
             lines["folder"] = str(self.folder)
@@ -196,7 +209,7 @@ class Command(LightningCLI):
         for logger in trainer.loggers:
             logger.log_hyperparams({"config": settings, "command": shlex.join(sys.argv), **surroundings})
         trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        if not trainer.fast_dev_run:
+        if not config.trainer.fast_dev_run:
             best = finish_checkpoints(trainer, model, datamodule, self.checkpoints, self.record)
             if config.test_after_fit:
                 trainer.test(model, datamodule=datamodule, ckpt_path=best, verbose=False, weights_only=True)
@@ -222,16 +235,20 @@ class Command(LightningCLI):
         """Apply a checkpoint to the user's files."""
         self.first_lines()
         datamodule.load_state_dict(self.checkpoint[type(datamodule).__qualname__])
-        dataset = datamodule.predict_dataset([Path(path) for path in self.config.predict.input])
+        dataset = cast(Predictable, datamodule).predict_dataset([Path(path) for path in self.config.predict.input])
         if dataset.skipped:
             console.print(f"skipped {len(dataset.skipped)} that cannot be read: {some(dataset.skipped)}", markup=False)
         if not len(dataset):
             raise UserError(f"there is nothing to predict in {some(self.config.predict.input)}")
-        batches = self.trainer.predict(model, DataLoader(dataset), ckpt_path=ckpt_path, weights_only=True)
+        batches = self.trainer.predict(
+            model, DataLoader(cast("Dataset[dict[str, Any]]", dataset)), ckpt_path=ckpt_path, weights_only=True
+        )
         folder = Path(self.trainer.default_root_dir) / "predictions"
         records = [record for batch in batches or [] for record in batch]
         written = write_predictions(folder, records, f"{self.arguments.recipe}: {self.arguments.checkpoint}")
         print_first_lines({"written": f"{len(written)} files to {folder}/", "look at": str(folder / "index.html")})
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint without running any code from it."""
     try:

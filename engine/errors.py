@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message is a whole sentence that the command prints before it exits with 2."""
+    """Something that the user can mend; the command prints the message, one sentence, and exits with 2."""
 
 
 def some(names: list[str], most: int = 3) -> str:

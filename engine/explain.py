@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Trainer
 
 from engine.arguments import DEFAULT, did_you_mean, lookup, merge, read_yaml
 from engine.errors import UserError
@@ -53,6 +52,7 @@ def unknown_keys(argv: list[str]) -> Iterator[str]:
     """Yield a line for every key that nobody takes, and every class that does not exist."""
     config = read_yaml(DEFAULT)
     files = [DEFAULT]
+    sections = ("seed_everything", "trainer", "model", "data", "recipe", "test_after_fit", "ckpt_path", "input")
     for argument in argv[1:]:
         flag, _, value = argument.partition("=")
         key = flag.removeprefix("--")
@@ -60,14 +60,18 @@ def unknown_keys(argv: list[str]) -> Iterator[str]:
             files.append(Path(value))
             merge(config, read_yaml(files[-1]))
         elif value == "null":
-            place(config, key, None)
+            place(config, key, {"class_path": None})
         else:
             place(config, key, value)
-    places = {}
+    places: dict[str, str] = {}
     for file in files:
         places |= {key: f"{file}:{line}: " for key, line in lines_of(file).items()}
     takers = {"trainer": {"class_path": "lightning.pytorch.Trainer", "init_args": config.get("trainer") or {}}}
     takers |= {key: config[key] for key in ("model", "data") if isinstance(config.get(key), dict)}
+    for key in config:
+        if key not in sections:
+            line = f"there is no {key!r}{did_you_mean(key, sections)}; there are {', '.join(sections)}"
+            yield places.get(key, f"--{key}: ") + line
     for key, node in takers.items():
         for bad, line in check(node, key):
             yield places.get(bad, f"--{bad}: ") + line
@@ -75,16 +79,19 @@ def unknown_keys(argv: list[str]) -> Iterator[str]:
 
 def place(config: dict[str, Any], key: str, value: Any) -> None:
     """Put a flag's value where a config would have it."""
+    old = lookup(config, key)
+    if isinstance(old, dict) and "class_path" in old and isinstance(value, str):
+        old["class_path"] = value
+        return
     parent, _, name = key.rpartition(".")
-    node = lookup(config, parent) if parent else config
-    if isinstance(node, dict):
-        old = node.get(name)
-        if "class_path" in node:
-            node.setdefault("init_args", {})[name] = value
-        elif isinstance(old, dict) and isinstance(value, str):
-            old["class_path"] = value
-        else:
-            node[name] = {"class_path": value} if parent == "" and isinstance(value, str) else value
+    node = config
+    for part in parent.split(".") if parent else []:
+        node = node.setdefault("init_args", {}) if "class_path" in node else node
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            return
+    node = node.setdefault("init_args", {}) if "class_path" in node else node
+    node[name] = value
 
 
 def check(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
@@ -123,7 +130,7 @@ def lines_of(file: Path) -> dict[str, int]:
     """Return the line of every dotted key of a config, named as flags name it."""
     found: dict[str, int] = {}
 
-    def walk(node: yaml.Node, prefix: str) -> None:
+    def walk(node: yaml.Node | None, prefix: str) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 inner = prefix if key.value in ("init_args",) else f"{prefix}.{key.value}".lstrip(".")

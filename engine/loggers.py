@@ -136,7 +136,7 @@ def dashboard_mode() -> str:
     """Return W&B's mode for this machine and moment, within two seconds and without a question."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
-    server = urlsplit(wandb.setup().settings.base_url)
+    server = urlsplit(base_url())
     host = server.hostname or ""
     if not (os.environ.get("WANDB_API_KEY") or has_login(host)):
         return "offline"
@@ -154,3 +154,8 @@ def has_login(host: str) -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def base_url() -> str:
+    """Return the address of the W&B server that is configured."""
+    return wandb.setup().settings.base_url

@@ -44,7 +44,7 @@ def write_predictions(folder: Path, records: list[dict[str, Any]], heading: str)
     for record, name in zip(records, names, strict=True):
         source = Path(record["path"])
         row = {"path": str(source)}
-        figures = []
+        figures: list[str] = []
         for key, value in record.items():
             if key == "input" and isinstance(value, Image.Image):
                 figures.insert(0, figure(scratch, f"{name}_input", "input", value))
@@ -59,8 +59,8 @@ def write_predictions(folder: Path, records: list[dict[str, Any]], heading: str)
                 figures.append(f"<p>{html.escape(key)}: {html.escape(str(value))}</p>")
         rows.append(row)
         articles.append(f"<article><h2>{html.escape(str(source))}</h2>{''.join(figures)}</article>")
-    with (scratch / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+    with (scratch / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
+        writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
     page = f'<!doctype html><meta charset="utf-8"><title>{html.escape(heading)}</title><style>{STYLE}</style>'

@@ -1,46 +1,59 @@
 """What a training leaves in its folder: two checkpoints, curves, and a summary of what was measured."""
 
 import math
+import random
 import resource
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from engine.contract import Task
 from engine.loggers import TableLogger
 from engine.pictures import curves, show
 from engine.runs import write_json
 
 
 class Record(Callback):
-    """Counts time and samples, logs the learning rate, and keeps both over a resumption."""
+    """What makes a resumed training the same as one that was never stopped, and a count of time and samples.
+
+    Checkpoints hold the states of all random generators, and ``metrics.csv`` what was logged until then. The order of
+    samples and the random changes to them need no state: they follow from the seed, the epoch and the sample.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.samples = 0
         self.since = 0.0
         self.validated_at = -1  # step of the newest validation
+        self.restored: dict[str, Any] = {}  # from the checkpoint of a training that is resumed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.since = time.monotonic()
+        if self.restored:
+            self.seconds, self.samples = self.restored["seconds"], self.restored["samples"]
         for logger in trainer.loggers:
             if isinstance(logger, TableLogger):
                 logger.cut(trainer.global_step)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        if self.restored:  # any earlier, and making the data loaders would draw from them
+            set_random_states(self.restored["random_states"])
+            self.restored = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
         self.samples += len(next(value for value in batch.values() if isinstance(value, Tensor))) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            for logger in trainer.loggers:
-                logger.log_metrics({"epoch": trainer.current_epoch, "train/lr": rate}, trainer.global_step - 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated_at = trainer.global_step
@@ -59,14 +72,34 @@ class Record(Callback):
         return self.seconds + (time.monotonic() - self.since if self.since else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.elapsed(), "samples": self.samples}
+        return {"seconds": self.elapsed(), "samples": self.samples, "random_states": random_states()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.samples = state_dict["seconds"], state_dict["samples"]
+        self.restored = state_dict
 
 
-def checkpointing(folder: Path, task: LightningModule) -> ModelCheckpoint:
-    """Return the callback that keeps ``best.ckpt``, by the validation twin of the task's primary metric, and ``last.ckpt``."""
+def random_states() -> dict[str, Any]:
+    """Return the states of all random generators in types that a checkpoint may hold."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.array(keys, np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Set what ``random_states`` has returned."""
+    name, keys, *rest = states["numpy"]
+    random.setstate(states["python"])
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+
+
+def checkpointing(folder: Path, task: Task) -> ModelCheckpoint:
+    """Return the callback that keeps ``last.ckpt`` and ``best.ckpt``, chosen by the primary metric on the val part."""
     return ModelCheckpoint(
         folder / "checkpoints",
         filename="best",
@@ -79,24 +112,28 @@ def checkpointing(folder: Path, task: LightningModule) -> ModelCheckpoint:
 
 
 def finish_checkpoints(
-    trainer: Trainer, task: LightningModule, datamodule: LightningDataModule, checkpoint: ModelCheckpoint, record: Record
+    trainer: Trainer,
+    task: LightningModule,
+    datamodule: LightningDataModule,
+    checkpoint: ModelCheckpoint,
+    record: Record,
 ) -> Path:
     """End every training with a validation, and return the best checkpoint, a copy of the last if that is the best.
 
     A training that stops within an epoch, at its last step say, has not been validated where it ended.
     """
-    folder = Path(checkpoint.dirpath or "")
+    folder, monitor = Path(checkpoint.dirpath or ""), str(checkpoint.monitor)
     best, last = folder / "best.ckpt", folder / "last.ckpt"
     if record.validated_at != trainer.global_step or not best.exists():
         earlier = checkpoint.best_model_score
         trainer.validate(task, datamodule=datamodule, verbose=False)
-        score = trainer.callback_metrics[f"val/{task.primary}"]
+        score = trainer.callback_metrics[monitor]
         if not best.exists() or earlier is None or (score > earlier if checkpoint.mode == "max" else score < earlier):
             shutil.copyfile(last, best)
     return best
 
 
-def skill(task: LightningModule, metric: float, baseline: float) -> float:
+def skill(task: Task, metric: float, baseline: float) -> float:
     """Return how far a metric is from the baseline on the way to perfection: 1 is perfect, below 0 worse than naive.
 
     Where there is no perfect value, as for decibels, it is the plain difference.
@@ -111,9 +148,10 @@ def summarize(
 ) -> dict[str, Any]:
     """Measure the baseline and the references beside the task, write ``summary.json`` and the curves, and return it."""
     folder = Path(trainer.default_root_dir)
+    measured = cast(Task, task)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-    baseline = task.baseline(datamodule)
-    primary = f"test/{task.primary}"
+    baseline = measured.baseline(datamodule)
+    primary = f"test/{measured.primary}"
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     kilo = 1 if sys.platform == "darwin" else 1024  # the unit of ru_maxrss
@@ -124,8 +162,8 @@ def summarize(
         "primary": primary,
         "metrics": metrics,
         "baseline": baseline,
-        "skill": skill(task, metrics[primary], baseline[primary]),
-        "references": task.references(datamodule),
+        "skill": skill(measured, metrics[primary], baseline[primary]),
+        "references": measured.references(datamodule),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(record.seconds, 1),

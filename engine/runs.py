@@ -50,7 +50,9 @@ def find_checkpoint(wanted: str, recipe: str, prefer: str) -> Path:
             for name in names:
                 if (folder / "checkpoints" / f"{name}.ckpt").is_file():
                     return folder / "checkpoints" / f"{name}.ckpt"
-        raise UserError(f"no run of {recipe!r} has a checkpoint {wanted!r} below {RUNS.absolute()}{what_exists(recipe)}")
+        raise UserError(
+            f"no run of {recipe!r} has a checkpoint {wanted!r} below {RUNS.absolute()}{what_exists(recipe)}"
+        )
     path = Path(wanted)
     if path.is_file():
         return path

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer
@@ -45,7 +45,8 @@ def progress(trainer: Trainer, steps: int) -> float:
     if trainer.max_epochs and trainer.max_epochs > 0:
         batches = trainer.max_epochs * trainer.num_training_batches
         shares.append(steps / max(1, batches // trainer.accumulate_grad_batches))
-    for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    for timer in (callback for callback in callbacks if isinstance(callback, Timer)):
         remaining = timer.time_remaining()
         if remaining is not None:
             shares.append(timer.time_elapsed() / max(timer.time_elapsed() + remaining, 1e-9))

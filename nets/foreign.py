@@ -17,7 +17,12 @@ class SMPNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, name: str = "unet", encoder: str = "resnet18", weights: str | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        name: str = "unet",
+        encoder: str = "resnet18",
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         self.net = smp.create_model(name, encoder, weights, in_channels, out_channels)

@@ -37,6 +37,7 @@ class SegmentationTask(LightningModule):
 
     primary = "iou"
     perfect = 1.0
+    class_weights: Tensor
 
     def __init__(
         self,
@@ -66,15 +67,15 @@ class SegmentationTask(LightningModule):
         return self.net((images - mean) / (deviation + 0.01))
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.balanced:
-            counts = torch.tensor(self.trainer.datamodule.class_counts).clamp(min=1)  # type: ignore
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and self.balanced and data:
+            counts = torch.tensor(data.class_counts).clamp(min=1)
             weights = (counts.sum() / counts).sqrt()
             self.class_weights.copy_(weights / weights.mean())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss = self._loss(self(batch["image"]), batch["mask"])
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            self.log("train/loss", loss)
+        self.log("train/loss", loss)
         return loss
 
     def _loss(self, logits: Tensor, mask: Tensor) -> Tensor:

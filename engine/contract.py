@@ -1,0 +1,49 @@
+"""What the engine asks of a task and of data beyond what Lightning asks."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning.pytorch import LightningDataModule
+
+
+class Task(Protocol):
+    """What every class in ``tasks/`` has besides the members of a LightningModule.
+
+    Its ``predict_step`` returns a record for every input of the batch: its ``path``, and pictures, texts or numbers
+    under names of the task's choice.
+
+    Attributes:
+        primary: Name of the metric by which the best checkpoint is chosen, logged as ``val/<primary>`` and
+            ``test/<primary>``.
+        perfect: Value that the metric cannot pass: 1 for accuracies, 0 for errors, infinity for decibels.
+        net: The network.
+    """
+
+    primary: str
+    perfect: float
+    net: Any
+
+    def baseline(self, datamodule: LightningDataModule) -> dict[str, float]:
+        """Return what a naive method reaches on the test part, under the keys of the task's own metrics."""
+
+    def references(self, datamodule: LightningDataModule) -> dict[str, dict[str, float]]:
+        """Return the same for stronger methods, by their names."""
+
+
+class Predictable(Protocol):
+    """What every class in ``datamodules/`` has besides the members of a LightningDataModule."""
+
+    def predict_dataset(self, paths: list[Path]) -> "Inputs":
+        """Return the user's files, prepared like the training data; touches no training data."""
+
+
+class Inputs(Protocol):
+    """A data set of the user's files; ``skipped`` names those that cannot be read."""
+
+    skipped: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of inputs."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return an input with its ``path``."""

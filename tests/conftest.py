@@ -1,0 +1,78 @@
+"""Shared by all tests: the command as a user types it, in this process, and small data to feed it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from PIL import Image
+
+os.environ.setdefault("WANDB_MODE", "disabled")  # tests that are about W&B say so themselves
+torch.set_num_threads(1)  # the nets are tiny: threads only wait for each other
+
+ROOT = Path(__file__).parent.parent
+UNET = str(ROOT / "configs" / "unet.yaml")
+SMALL = [
+    "--model.net.width",
+    "4",
+    "--data.num_train",
+    "64",
+    "--trainer.max_epochs",
+    "1",
+    "--trainer.accelerator",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests build out of the user's cache, but share it between them."""
+    os.environ.setdefault("TASKLIGHT_CACHE", str(tmp_path_factory.getbasetemp().parent / "cache"))
+    yield
+
+
+@pytest.fixture
+def tasklight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
+    """Return a function that types a command in an empty folder: (exit code, what it printed, its errors)."""
+    from train import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def type_command(*argv: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["train.py", *argv])
+        try:
+            code = main(list(argv))
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        if wandb.run is not None:  # a training that failed leaves its run open
+            wandb.finish()
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return type_command
+
+
+def write_masked_pictures(folder: Path, count: int = 12, size: int = 48, seed: int = 0, grey: bool = False) -> None:
+    """Write pictures of a bright square on dark noise, with masks of class 0 and 1, into images/ and masks/."""
+    rng = np.random.default_rng(seed)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        top, left = rng.integers(0, size // 2, 2)
+        mask = np.zeros((size, size), np.uint8)
+        mask[top : top + size // 2, left : left + size // 2] = 1
+        pixels = rng.integers(0, 90, (size, size, 3)) + 150 * mask[:, :, None]
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        (picture.convert("L") if grey else picture).save(folder / "images" / f"{i:02d}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{i:02d}.png")
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """Return a folder of twelve pictures and masks in the layout of ``SegmentationFolderDataModule``."""
+    write_masked_pictures(tmp_path / "squares")
+    return tmp_path / "squares"
