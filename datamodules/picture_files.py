@@ -3,9 +3,12 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch.utils.data import Dataset
 
 from engine.errors import UserError
 
@@ -104,3 +107,37 @@ def resized(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resamplin
         return pixels
     small = np.asarray(Image.fromarray(pixels.squeeze()).resize(size, resample))
     return small.reshape(*small.shape[:2], *pixels.shape[2:])
+
+
+class UnlabelledPictures(Dataset[dict[str, Any]]):
+    """Picture files, prepared as the training pictures were.
+
+    A sample has ``image``, float (channels, H, W) in [0, 1], ``size``, the file's own (height, width), and ``path``.
+    Files that cannot be read are left out and named in ``skipped``.
+
+    Args:
+        paths: Picture files.
+        channels: 1 for grey, 3 for colour.
+        max_side: Longer sides are scaled down to this many pixels.
+    """
+
+    def __init__(self, paths: list[Path], channels: int, max_side: int) -> None:
+        self.channels, self.max_side = channels, max_side
+        self.paths: list[Path] = []
+        self.skipped: list[str] = []
+        for path in paths:
+            try:
+                open_picture(path)
+                self.paths.append(path)
+            except BrokenPicture as error:
+                self.skipped.append(f"{path} ({error})")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        picture = upright(open_picture(self.paths[index]))
+        pixels = to_array(picture, self.channels)
+        small = resized(pixels, fit_within(picture.size, self.max_side), Image.Resampling.BOX)
+        image = torch.from_numpy(small.copy()).permute(2, 0, 1) / 255
+        return {"image": image, "size": (picture.height, picture.width), "path": str(self.paths[index])}

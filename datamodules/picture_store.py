@@ -9,7 +9,16 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from datamodules.picture_files import BrokenPicture, fit_within, is_grey, open_picture, resized, to_array, upright
+from datamodules.picture_files import (
+    BrokenPicture,
+    find_pictures,
+    fit_within,
+    is_grey,
+    open_picture,
+    resized,
+    to_array,
+    upright,
+)
 from engine.cache import cached
 from engine.errors import UserError, some
 
@@ -98,6 +107,39 @@ def split_by_content(parts: list[str], hashes: list[str], present: np.ndarray) -
                     new[i] = missing
                 left, moved = left - gone, moved + len(group)
     return new
+
+
+def find_pairs(root: Path) -> list[Pair]:
+    """List part, picture and mask of a folder in one of the two layouts.
+
+    Raises:
+        UserError: The folder is missing or empty, or a picture or a mask stands alone.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder")
+    folders = {part: root / part for part in PARTS if (root / part).is_dir()} or {"train": root}
+    if "train" not in folders:
+        raise UserError(f"{root} has no folder 'train' beside {some(sorted(folders))}")
+    pairs: list[Pair] = []
+    for part, folder in folders.items():
+        images, masks = (by_stem(folder / kind) for kind in ("images", "masks"))
+        for alone, what, other in (
+            (images.keys() - masks, "picture", "mask"),
+            (masks.keys() - images, "mask", "picture"),
+        ):
+            if alone:
+                raise UserError(f"{len(alone)} {what}(s) in {folder} have no {other}: {some(sorted(alone))}")
+        pairs += [(part, images[stem], masks[stem]) for stem in sorted(images)]
+    if not pairs:
+        raise UserError(f"{root} holds no pictures")
+    return pairs
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """Return the pictures below a folder by their relative names without the ending."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is missing; pictures and masks of the same names belong into images/ and masks/")
+    return {str(path.relative_to(folder).with_suffix("")): path for path in find_pictures([folder])}
 
 
 def decoded(name: str, pairs: list[Pair], max_side: int, root: Path) -> Path:

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_affine, random_colour
 from datamodules.batches import SameSizeBatches, ShuffledEpochs, generator_for, whole_batch
-from datamodules.picture_files import BrokenPicture, find_pictures, fit_within, open_picture, resized, to_array, upright
-from datamodules.picture_store import PARTS, Pair, PictureStore, decoded
+from datamodules.picture_files import UnlabelledPictures, find_pictures
+from datamodules.picture_store import PARTS, PictureStore, decoded, find_pairs
 from engine.errors import UserError, some
 
 IGNORE = 255  # pixels of this class are neither trained on nor measured
@@ -64,40 +63,6 @@ class SegmentationPictures(Dataset[dict[str, Any]]):
         missing = [(0, self.crop - side) for side in mask.shape]
         mask = np.pad(self.class_of_id[mask], missing, constant_values=IGNORE)
         return np.pad(picture, [*missing, (0, 0)], mode="symmetric"), mask
-
-
-class UnlabelledPictures(Dataset[dict[str, Any]]):
-    """Picture files, prepared as the training pictures were.
-
-    A sample has ``image``, float (channels, H, W) in [0, 1], ``size``, the file's own (height, width), and ``path``.
-    Files that cannot be read are left out and named in ``skipped``.
-
-    Args:
-        paths: Picture files.
-        channels: 1 for grey, 3 for colour.
-        max_side: Longer sides are scaled down to this many pixels.
-    """
-
-    def __init__(self, paths: list[Path], channels: int, max_side: int) -> None:
-        self.channels, self.max_side = channels, max_side
-        self.paths: list[Path] = []
-        self.skipped: list[str] = []
-        for path in paths:
-            try:
-                open_picture(path)
-                self.paths.append(path)
-            except BrokenPicture as error:
-                self.skipped.append(f"{path} ({error})")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        picture = upright(open_picture(self.paths[index]))
-        pixels = to_array(picture, self.channels)
-        small = resized(pixels, fit_within(picture.size, self.max_side), Image.Resampling.BOX)
-        image = torch.from_numpy(small.copy()).permute(2, 0, 1) / 255
-        return {"image": image, "size": (picture.height, picture.width), "path": str(self.paths[index])}
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -283,36 +248,3 @@ class SegmentationFolderDataModule(SegmentationDataModule):
         if self.num_classes < 2:
             raise UserError(f"the masks in {self.root} hold one class only; at least two are needed")
         super().prepare_data()
-
-
-def find_pairs(root: Path) -> list[Pair]:
-    """List part, picture and mask of a folder in one of the two layouts.
-
-    Raises:
-        UserError: The folder is missing or empty, or a picture or a mask stands alone.
-    """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder")
-    folders = {part: root / part for part in PARTS if (root / part).is_dir()} or {"train": root}
-    if "train" not in folders:
-        raise UserError(f"{root} has no folder 'train' beside {some(sorted(folders))}")
-    pairs: list[Pair] = []
-    for part, folder in folders.items():
-        images, masks = (by_stem(folder / kind) for kind in ("images", "masks"))
-        for alone, what, other in (
-            (images.keys() - masks, "picture", "mask"),
-            (masks.keys() - images, "mask", "picture"),
-        ):
-            if alone:
-                raise UserError(f"{len(alone)} {what}(s) in {folder} have no {other}: {some(sorted(alone))}")
-        pairs += [(part, images[stem], masks[stem]) for stem in sorted(images)]
-    if not pairs:
-        raise UserError(f"{root} holds no pictures")
-    return pairs
-
-
-def by_stem(folder: Path) -> dict[str, Path]:
-    """Return the pictures below a folder by their relative names without the ending."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is missing; pictures and masks of the same names belong into images/ and masks/")
-    return {str(path.relative_to(folder).with_suffix("")): path for path in find_pictures([folder])}

@@ -22,9 +22,9 @@ from engine.contract import Predictable, Task
 from engine.errors import UserError, some
 from engine.explain import user_line
 from engine.loggers import DashboardLogger
-from engine.predictions import write_predictions
+from engine.predictions import PredictionWriter
 from engine.record import Record, checkpointing, finish_checkpoints, summarize
-from engine.report import console, print_closing, print_first_lines, print_metrics
+from engine.report import console, print_closing, print_first_lines, print_metrics, resume_command
 from engine.runs import environment, folder_of, new_run, write_json
 
 # What the data know and the task needs, to build the net among other things.
@@ -141,18 +141,15 @@ class Command(LightningCLI):
         if self.arguments.verb != "fit":
             config.trainer.logger = False
             return
-        saved = self._parser("fit").dump(config, skip_none=False)
+        self.settings = self._parser("fit").dump(config, skip_none=False)
         if self.folder:
-            print_differences(self.folder / "config.yaml", saved)
+            print_differences(self.folder / "config.yaml", self.settings)
         elif config.trainer.fast_dev_run:
             self.scratch = tempfile.TemporaryDirectory()
             self.folder = Path(self.scratch.name)  # nothing of it is kept
         else:
             self.folder = new_run(self.arguments.recipe)
             self.is_new = True
-        (self.folder / "config.yaml").write_text(saved)
-        with (self.folder / "command.txt").open("a") as file:
-            file.write(f"python {shlex.join(sys.argv)}\n")
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
             if "save_dir" in getattr(logger, "init_args", {}):
@@ -165,20 +162,26 @@ class Command(LightningCLI):
             self.model.to(memory_format=torch.channels_last)
             if self.arguments.verb != "predict":
                 self.datamodule.prepare_data()
-        except BaseException:
+        except (Exception, KeyboardInterrupt):
             if self.is_new and self.folder:  # nothing has been trained: leave nothing behind
                 shutil.rmtree(self.folder)
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         kwargs["default_root_dir"] = str(self.folder or Path.cwd())
+        configured = self._get(self.config_init, "trainer").callbacks or []
         if self.arguments.verb == "fit" and self.folder:
             self.record, self.checkpoints = Record(), checkpointing(self.folder, cast(Task, self.model))
-            configured = self._get(self.config_init, "trainer").callbacks or []
             rates = [LearningRateMonitor()] if self._get(self.config_init, "trainer").logger else []
             kwargs["callbacks"] = [*configured, *rates, self.record, self.checkpoints]
         else:
             kwargs["enable_checkpointing"] = False
+        if self.arguments.verb == "predict" and self.arguments.checkpoint:
+            checkpoint = self.arguments.checkpoint
+            alone = checkpoint.with_name(f"{checkpoint.stem}_predictions")
+            folder = self.folder / "predictions" if self.folder else alone
+            self.writer = PredictionWriter(folder, f"{self.arguments.recipe}: {checkpoint}")
+            kwargs["callbacks"] = [*configured, self.writer]
         return super().instantiate_trainer(**kwargs)
 
     def first_lines(self) -> None:
@@ -195,20 +198,28 @@ class Command(LightningCLI):
         lines["device"] = f"{device}, precision {trainer.precision}"
         if self.folder:
             lines["folder"] = str(self.folder)
-        for note in self.arguments.notes:
-            lines["note"] = note
+        if self.arguments.notes:
+            lines["note"] = "; ".join(self.arguments.notes)
         print_first_lines(lines)
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
         """Train, validate where the training ended, measure the best checkpoint, and write everything down."""
         config, trainer, folder = self.config.fit, self.trainer, Path(self.trainer.default_root_dir)
         self.first_lines()
+        (folder / "config.yaml").write_text(self.settings)
+        with (folder / "command.txt").open("a") as file:
+            file.write(f"python {shlex.join(sys.argv)}\n")
         surroundings = environment(str(trainer.strategy.root_device))
         write_json(folder / "environment.json", surroundings)
-        settings = yaml.safe_load((folder / "config.yaml").read_text())
         for logger in trainer.loggers:
-            logger.log_hyperparams({"config": settings, "command": shlex.join(sys.argv), **surroundings})
-        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            logger.log_hyperparams(
+                {"config": yaml.safe_load(self.settings), "command": shlex.join(sys.argv), **surroundings}
+            )
+        try:
+            trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            print_first_lines({"stopped": f"resume with {resume_command(folder)}"})
+            raise SystemExit(130) from stop
         if not config.trainer.fast_dev_run:
             best = finish_checkpoints(trainer, model, datamodule, self.checkpoints, self.record)
             if config.test_after_fit:
@@ -240,13 +251,10 @@ class Command(LightningCLI):
             console.print(f"skipped {len(dataset.skipped)} that cannot be read: {some(dataset.skipped)}", markup=False)
         if not len(dataset):
             raise UserError(f"there is nothing to predict in {some(self.config.predict.input)}")
-        batches = self.trainer.predict(
-            model, DataLoader(cast("Dataset[dict[str, Any]]", dataset)), ckpt_path=ckpt_path, weights_only=True
-        )
-        folder = Path(self.trainer.default_root_dir) / "predictions"
-        records = [record for batch in batches or [] for record in batch]
-        written = write_predictions(folder, records, f"{self.arguments.recipe}: {self.arguments.checkpoint}")
-        print_first_lines({"written": f"{len(written)} files to {folder}/", "look at": str(folder / "index.html")})
+        loader = DataLoader(cast("Dataset[dict[str, Any]]", dataset))
+        self.trainer.predict(model, loader, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
+        folder = self.writer.folder
+        print_first_lines({"predicted": f"{len(dataset)} files, into {folder}/", "look at": f"{folder}/index.html"})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

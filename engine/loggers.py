@@ -1,9 +1,11 @@
 """Where numbers go: a table in the run folder, and the W&B dashboard, online or not."""
 
+import contextlib
 import csv
 import netrc
 import os
 import socket
+import threading
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -140,12 +142,16 @@ def dashboard_mode() -> str:
     host = server.hostname or ""
     if not (os.environ.get("WANDB_API_KEY") or has_login(host)):
         return "offline"
-    try:
-        port = server.port or (80 if server.scheme == "http" else 443)
-        socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
-    except OSError:
-        return "offline"
-    return "online"
+    answered = threading.Event()
+
+    def probe() -> None:
+        with contextlib.suppress(OSError):
+            port = server.port or (80 if server.scheme == "http" else 443)
+            socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
+            answered.set()
+
+    threading.Thread(target=probe, daemon=True).start()  # looking up a name knows no time limit
+    return "online" if answered.wait(PROBE_SECONDS) else "offline"
 
 
 def has_login(host: str) -> bool:

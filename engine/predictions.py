@@ -3,10 +3,13 @@
 import csv
 import html
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 THUMBNAIL = 480  # longer side in pixels of the pictures on the page
@@ -21,53 +24,73 @@ figcaption, footer { color: #5b6672; font-size: 0.85rem; }
 """
 
 
-def write_predictions(folder: Path, records: list[dict[str, Any]], heading: str) -> list[Path]:
-    """Write what ``predict_step`` returned.
+class PredictionWriter(BasePredictionWriter):
+    """Writes what ``predict_step`` returns, batch by batch: the predictions of a large folder fit into no memory.
 
     Pictures become ``<name>_<key>.png``, everything else a column of ``predictions.csv``; ``index.html`` shows both. A
-    picture called ``input`` is for the page alone.
+    picture called ``input`` is for the page alone. Earlier predictions in the folder are replaced at the end.
 
     Args:
-        folder: Where to write; earlier predictions in it are replaced.
-        records: For every input its ``path``, and pictures or values under names of the task's choice.
+        folder: Where to write.
         heading: First line of the page.
-
-    Returns:
-        The files written.
     """
-    scratch = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    (scratch / "thumbnails").mkdir(parents=True)
-    written: list[Path] = []
-    rows, articles = [], []
-    names = distinct_names([Path(record["path"]) for record in records])
-    for record, name in zip(records, names, strict=True):
+
+    def __init__(self, folder: Path, heading: str) -> None:
+        super().__init__("batch")
+        self.folder, self.heading = folder, heading
+        self.scratch = folder.with_name(f".{folder.name}.part")
+        self.names: set[str] = set()
+        self.rows: list[dict[str, str]] = []
+        self.articles: list[str] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        (self.scratch / "thumbnails").mkdir(parents=True)
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        for record in prediction:
+            self.add(record)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write the files of one input."""
         source = Path(record["path"])
-        row = {"path": str(source)}
-        figures: list[str] = []
+        name, number = source.stem, 2
+        while name in self.names:  # of another folder, or with another ending
+            name, number = f"{source.stem}_{number}", number + 1
+        self.names.add(name)
+        row, shown = {"path": str(source)}, []
         for key, value in record.items():
-            if key == "input" and isinstance(value, Image.Image):
-                figures.insert(0, figure(scratch, f"{name}_input", "input", value))
-            elif isinstance(value, Image.Image):
-                file = f"{name}_{key}.png"
-                value.save(scratch / file)
-                written.append(folder / file)
-                row[key] = file
-                figures.append(figure(scratch, f"{name}_{key}", key, value, file))
+            if isinstance(value, Image.Image):
+                file = f"{name}_{key}.png" if key != "input" else ""
+                shown.append(figure(self.scratch, f"{name}_{key}", key, value, file))
+                if file:
+                    value.save(self.scratch / file)
+                    row[key] = file
             elif key != "path":
                 row[key] = str(value)
-                figures.append(f"<p>{html.escape(key)}: {html.escape(str(value))}</p>")
-        rows.append(row)
-        articles.append(f"<article><h2>{html.escape(str(source))}</h2>{''.join(figures)}</article>")
-    with (scratch / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
-        writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    page = f'<!doctype html><meta charset="utf-8"><title>{html.escape(heading)}</title><style>{STYLE}</style>'
-    (scratch / "index.html").write_text(f"{page}<h1>{html.escape(heading)}</h1>{''.join(articles)}", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
-    return [*written, folder / "predictions.csv", folder / "index.html"]
+                shown.append(f"<p>{html.escape(key)}: {html.escape(str(value))}</p>")
+        self.rows.append(row)
+        self.articles.append(f"<article><h2>{html.escape(str(source))}</h2>{''.join(shown)}</article>")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with (self.scratch / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
+            writer = csv.DictWriter(table, list(dict.fromkeys(key for row in self.rows for key in row)))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        title = html.escape(self.heading)
+        page = f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
+        (self.scratch / "index.html").write_text(page + "".join(self.articles), encoding="utf-8")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.scratch.rename(self.folder)
 
 
 def figure(folder: Path, name: str, caption: str, picture: Image.Image, link: str = "") -> str:
@@ -82,14 +105,3 @@ def figure(folder: Path, name: str, caption: str, picture: Image.Image, link: st
     image = f'<img src="thumbnails/{quote(name)}.png" alt="{html.escape(caption)}" loading="lazy">'
     image = f'<a href="{quote(link)}">{image}</a>' if link else image
     return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
-def distinct_names(paths: list[Path]) -> list[str]:
-    """Return the files' names without their endings, numbered where two files share one."""
-    names: list[str] = []
-    for path in paths:
-        name, number = path.stem, 2
-        while name in names:
-            name, number = f"{path.stem}_{number}", number + 1
-        names.append(name)
-    return names

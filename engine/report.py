@@ -17,6 +17,11 @@ def print_first_lines(lines: dict[str, str]) -> None:
         console.print(value, markup=False)
 
 
+def resume_command(folder: Path) -> str:
+    """Return the command that goes on with a run, with the settings it was started with."""
+    return f"python {sys.argv[0]} fit --config {folder}/config.yaml --ckpt_path {folder}"
+
+
 def print_metrics(metrics: dict[str, float]) -> None:
     """Print what ``validate`` or ``test`` measured."""
     table = Table(box=None, pad_edge=False)
@@ -51,6 +56,6 @@ def print_closing(summary: dict[str, Any], folder: Path) -> None:
         "pictures": f"{folder}/pictures/",
         "summary": f"{folder}/summary.json",
         "predict": f"{program} predict --ckpt_path {folder} --input MY_FILE_OR_FOLDER",
-        "resume": f"{program} fit --config {folder}/config.yaml --ckpt_path {folder}",
+        "resume": resume_command(folder),
     }
     print_first_lines(lines)

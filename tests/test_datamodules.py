@@ -11,8 +11,9 @@ from PIL import Image
 from datamodules.batches import SameSizeBatches, ShuffledEpochs
 from datamodules.digit_scenes import DIGITS, PHOTOS, DigitScenesDataModule
 from datamodules.oxford_pets import OxfordPetsDataModule
+from datamodules.picture_files import UnlabelledPictures
 from datamodules.picture_store import split_by_content
-from datamodules.segmentation import IGNORE, SegmentationFolderDataModule, UnlabelledPictures
+from datamodules.segmentation import IGNORE, SegmentationFolderDataModule
 from engine.errors import UserError
 
 

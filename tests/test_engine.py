@@ -162,7 +162,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tasklight, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationTask, "on_train_epoch_start", stop)
-        assert tasklight(*longer)[0] != 0
+        code, out, _ = tasklight(*longer)
+        assert code == 130 and "--ckpt_path runs/unet/1" in out
     assert not Path("runs/unet/1/summary.json").exists()
     assert tasklight("fit", "--config", UNET, *longer[3:], "--ckpt_path", "last")[0] == 0
     assert not Path("runs/unet/2").exists()
