@@ -40,12 +40,16 @@ def random_affine(
     return image, moved[:, 0].long()
 
 
-def random_colour(
-    image: Tensor, generator: Generator, contrast: float = 0.3, brightness: float = 0.1, tint: float = 0.1
-) -> Tensor:
-    """Change contrast, brightness and the balance of the channels of pictures (B, C, H, W) in [0, 1]."""
+def random_colour(image: Tensor, generator: Generator, gamma: float = 0.4, tint: float = 0.1) -> Tensor:
+    """Change the tone curve and the balance of the channels of pictures (B, C, H, W) in [0, 1]; nothing is clipped.
+
+    Args:
+        image: Pictures.
+        generator: Source of all randomness.
+        gamma: The exponent lies between 1 / (1 + gamma) and 1 + gamma, as often below 1 as above.
+        tint: Largest change of a channel, as a share.
+    """
     B, C = image.shape[:2]
-    gain = uniform(B, 1 - contrast, 1 + contrast, generator)[:, None]
-    gain = gain * uniform(B * C, 1 - tint, 1 + tint, generator).view(B, C)
-    offset = uniform(B, -brightness, brightness, generator)
-    return ((image - 0.5) * gain[:, :, None, None] + 0.5 + offset[:, None, None, None]).clamp(0, 1)
+    exponent = (1 + gamma) ** uniform(B, -1, 1, generator)
+    gain = uniform(B * C, 1 - tint, 1 + tint, generator).view(B, C)
+    return image ** exponent[:, None, None, None] * gain[:, :, None, None]

@@ -496,3 +496,19 @@ def test_skill_is_zero_at_the_baseline_and_positive_above_it():
     assert skill(Metric(1.0), 0.9, 0.8) == pytest.approx(0.5)
     assert skill(Metric(0.0), 3.0, 4.0) == pytest.approx(0.25)
     assert skill(Metric(math.inf), 30.0, 28.0) == pytest.approx(2.0)
+
+
+def test_the_progress_bar_counts_from_one(tasklight, monkeypatch):
+    from engine.progress import ProgressBar
+
+    seen = []
+    original = ProgressBar._get_train_description
+    monkeypatch.setattr(
+        ProgressBar, "_get_train_description", lambda bar, epoch: seen.append(original(bar, epoch)) or seen[-1]
+    )
+    tasklight(*FIT, "--trainer.logger", "false", "--trainer.max_epochs", "2")
+    assert {line.strip() for line in seen} == {"Epoch 1/2", "Epoch 2/2"}
+    tasklight(
+        *FIT[:-4], "--trainer.accelerator", "cpu", "--trainer.logger", "false", "--trainer.max_time", "00:00:00:01"
+    )
+    assert "/" not in seen[-1]
