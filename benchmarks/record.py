@@ -30,7 +30,7 @@ def main(folders: list[Path]) -> None:
     for folder in folders:
         run = json.loads((folder / "summary.json").read_text())
         run["environment"] = json.loads((folder / "environment.json").read_text())
-        run["command"] = (folder / "command.txt").read_text().strip()
+        run["command"] = (folder / "command.txt").read_text().strip().replace(f"{ROOT}/", "")
         runs.append(run)
     recipe = runs[0]["recipe"]
     seeds = [run["seed"] for run in runs]
