@@ -1,10 +1,10 @@
 """Which samples make a batch, for data sets that answer a whole batch of indices at once (``__getitems__``)."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 Batch = TypeVar("Batch")
 
@@ -21,6 +21,8 @@ class ShuffledEpochs(Sampler[int]):
 
     def __init__(self, length: int) -> None:
         self.length, self.epoch = length, 0
+        self.position = 0  # samples of this epoch that were handed out
+        self.start = 0  # samples to leave out of the next epoch, since an interrupted training has seen them
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
@@ -31,7 +33,24 @@ class ShuffledEpochs(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = torch.randperm(self.length, generator=generator_for(self.epoch))
-        return iter((self.epoch * self.length + order).tolist())
+        self.position, self.start = self.start, 0
+        for index in order[self.position :].tolist():
+            self.position += 1
+            yield self.epoch * self.length + index
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A DataLoader over ``ShuffledEpochs`` whose position within the epoch goes into the checkpoint."""
+
+    sampler: ShuffledEpochs
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position, for Lightning to put it into the checkpoint."""
+        return {"batches": self.sampler.position // (self.batch_size or 1) % len(self)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the next epoch start at a position."""
+        self.sampler.start = state_dict["batches"] * (self.batch_size or 1)
 
 
 def generator_for(number: int, device: torch.device | str = "cpu") -> torch.Generator:

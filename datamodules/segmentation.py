@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_affine, random_colour
-from datamodules.batches import SameSizeBatches, ShuffledEpochs, generator_for, whole_batch
+from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, generator_for, whole_batch
 from datamodules.picture_files import UnlabelledPictures, find_pictures
 from datamodules.picture_store import PARTS, PictureStore, decoded, find_pairs
 from engine.errors import UserError, some
@@ -146,7 +146,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         dataset = SegmentationPictures(self.store, "train", self.class_of_id, self.crop)
-        return DataLoader(
+        return ResumableLoader(
             dataset,
             min(self.batch_size, len(dataset)),
             sampler=ShuffledEpochs(len(dataset)),

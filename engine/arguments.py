@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ VERBS = {
     "predict": "apply a checkpoint to the files given by --input",
     "list": "list the recipes",
 }
+# What a config may name. A class path in a file imports its module before anything is checked, and a file may come from
+# anywhere; what is typed as a flag is always allowed, and TASKLIGHT_ALLOW=mypackage,other allows more.
+ALLOWED = (
+    *("tasks", "nets", "datamodules", "engine", "lightning.pytorch", "torch.nn", "torch.optim"),
+    *("torchvision", "torchmetrics", "timm", "segmentation_models_pytorch"),
+)
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
 
 
@@ -139,6 +146,14 @@ def with_fresh_classes(configs: list[Path], flags: list[tuple[str, ...]]) -> tup
                 continue
         argv.append(f"{flag}={values[0]}" if values else flag)
     return argv, notes
+
+
+def allowed_imports(argv: list[str]) -> list[str]:
+    """Return the packages, modules and classes that configs may name in a command."""
+    typed = [argument.partition("=")[2] for argument in argv if not argument.startswith("--config=")]
+    classes = [path for path in typed if "." in path and all(part.isidentifier() for part in path.split("."))]
+    named = [path.strip() for path in os.environ.get("TASKLIGHT_ALLOW", "").split(",") if path.strip()]
+    return [*ALLOWED, *classes, *named]
 
 
 def replaced_classes(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

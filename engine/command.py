@@ -12,12 +12,14 @@ from typing import Any, cast
 
 import torch
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch.utils.data import DataLoader, Dataset
 
-from engine.arguments import DEFAULT, Arguments, arrange
+from engine.arguments import DEFAULT, Arguments, allowed_imports, arrange
+from engine.checkpoints import AtomicCheckpointIO, read_checkpoint
 from engine.contract import Predictable, Task
 from engine.errors import UserError, some
 from engine.explain import user_line
@@ -26,6 +28,7 @@ from engine.predictions import PredictionWriter
 from engine.record import Record, checkpointing, finish_checkpoints, summarize
 from engine.report import console, print_closing, print_first_lines, print_metrics, resume_command
 from engine.runs import environment, folder_of, new_run, write_json
+from engine.watch import Stopped, Watch
 
 # What the data know and the task needs, to build the net among other things.
 FACTS = ("in_channels", "num_classes", "class_names")
@@ -50,6 +53,8 @@ def run(argv: list[str]) -> int:
         arguments = arrange(argv)
         arranged = arguments.argv
         Command(arguments)
+    except KeyboardInterrupt:  # before there was anything to keep
+        return 130
     except Exception as error:
         line = user_line(error, arranged)
         if line is None:
@@ -73,6 +78,7 @@ class Command(LightningCLI):
         self.checkpoint: dict[str, Any] = {}
         if arguments.checkpoint:
             self.checkpoint = read_checkpoint(arguments.checkpoint)
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed_imports(arguments.argv))
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -107,6 +113,9 @@ class Command(LightningCLI):
             type=bool,
             default=True,
             help="Whether fit measures the best checkpoint on the test part",
+        )
+        parser.add_argument(
+            "--save_minutes", type=float, default=5.0, help="Minutes between two writings of last.ckpt within an epoch"
         )
         if self.arguments.verb == "predict":
             parser.add_argument("--input", type=list[str], help="Files and folders to predict", required=True)
@@ -172,8 +181,12 @@ class Command(LightningCLI):
         configured = self._get(self.config_init, "trainer").callbacks or []
         if self.arguments.verb == "fit" and self.folder:
             self.record, self.checkpoints = Record(), checkpointing(self.folder, cast(Task, self.model))
-            rates = [LearningRateMonitor()] if self._get(self.config_init, "trainer").logger else []
-            kwargs["callbacks"] = [*configured, *rates, self.record, self.checkpoints]
+            config = self.config.fit
+            steps = config.trainer.log_every_n_steps or 50  # Lightning's own default
+            self.watch = Watch(self.folder / "checkpoints" / "last.ckpt", config.save_minutes, steps)
+            rates = [LearningRateMonitor()] if config.trainer.logger else []
+            kwargs["callbacks"] = [*configured, *rates, self.record, self.watch, self.checkpoints]
+            kwargs["plugins"] = [*(self._get(self.config_init, "trainer").plugins or []), AtomicCheckpointIO()]
         else:
             kwargs["enable_checkpointing"] = False
         if self.arguments.verb == "predict" and self.arguments.checkpoint:
@@ -217,13 +230,17 @@ class Command(LightningCLI):
             )
         try:
             trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            if self.watch.signum:  # in the last epoch
+                raise Stopped(self.watch.signum)
+        except Stopped as stop:
             print_first_lines({"stopped": f"resume with {resume_command(folder)}"})
-            raise SystemExit(130) from stop
+            raise SystemExit(128 + stop.signum) from None
         if not config.trainer.fast_dev_run:
             best = finish_checkpoints(trainer, model, datamodule, self.checkpoints, self.record)
             if config.test_after_fit:
-                trainer.test(model, datamodule=datamodule, ckpt_path=best, verbose=False, weights_only=True)
+                # Not by ckpt_path: a callback that averages weights would put the raw ones in their place.
+                model.load_state_dict(read_checkpoint(best)["state_dict"])
+                trainer.test(model, datamodule=datamodule, verbose=False)
                 summary = summarize(trainer, model, datamodule, self.record, config.recipe, config.seed_everything)
                 print_closing(summary, folder)
         for logger in trainer.loggers:
@@ -255,14 +272,6 @@ class Command(LightningCLI):
         self.trainer.predict(model, loader, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
         folder = self.writer.folder
         print_first_lines({"predicted": f"{len(dataset)} files, into {folder}/", "look at": f"{folder}/index.html"})
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code from it."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load raises what the damage happens to lead to
-        raise UserError(f"the checkpoint {path} cannot be read: it is damaged, or no checkpoint of ours") from error
 
 
 def print_differences(old: Path, new: str) -> None:

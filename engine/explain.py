@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from engine.arguments import DEFAULT, did_you_mean, lookup, merge, read_yaml
+from engine.arguments import DEFAULT, allowed_imports, did_you_mean, lookup, merge, read_yaml
 from engine.errors import UserError
 
 
@@ -26,6 +26,10 @@ def user_line(error: BaseException, argv: list[str]) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return one_line(str(link))
+        denied = re.search(r"Importing '([^']+)' is not allowed", str(link))
+        if denied:
+            package = denied[1].split(".")[0]
+            return f"a config may not name {denied[1]}; if you trust it, set TASKLIGHT_ALLOW={package}"
     if type(error).__name__ == "ArgumentError":
         unknown = next(unknown_keys(argv), None)
         return unknown or innermost(chain)
@@ -52,7 +56,17 @@ def unknown_keys(argv: list[str]) -> Iterator[str]:
     """Yield a line for every key that nobody takes, and every class that does not exist."""
     config = read_yaml(DEFAULT)
     files = [DEFAULT]
-    sections = ("seed_everything", "trainer", "model", "data", "recipe", "test_after_fit", "ckpt_path", "input")
+    sections = (
+        "seed_everything",
+        "trainer",
+        "model",
+        "data",
+        "recipe",
+        "test_after_fit",
+        "save_minutes",
+        "ckpt_path",
+        "input",
+    )
     for argument in argv[1:]:
         flag, _, value = argument.partition("=")
         key = flag.removeprefix("--")
@@ -72,8 +86,9 @@ def unknown_keys(argv: list[str]) -> Iterator[str]:
         if key not in sections:
             line = f"there is no {key!r}{did_you_mean(key, sections)}; there are {', '.join(sections)}"
             yield places.get(key, f"--{key}: ") + line
+    allowed = allowed_imports(argv)
     for key, node in takers.items():
-        for bad, line in check(node, key):
+        for bad, line in check(node, key, allowed):
             yield places.get(bad, f"--{bad}: ") + line
 
 
@@ -94,17 +109,17 @@ def place(config: dict[str, Any], key: str, value: Any) -> None:
     node[name] = value
 
 
-def check(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
+def check(node: Any, prefix: str, allowed: list[str]) -> Iterator[tuple[str, str]]:
     """Yield dotted key and complaint for what a class path's constructor does not take, the classes below included."""
     if isinstance(node, list):
         for index, item in enumerate(node):
-            yield from check(item, f"{prefix}.{index}")
+            yield from check(item, f"{prefix}.{index}", allowed)
     if not isinstance(node, dict) or not isinstance(node.get("class_path"), str):
         return
     path = node["class_path"]
     module, _, name = path.rpartition(".")
-    if not module:
-        return  # a short name: jsonargparse knows which classes it has seen
+    if not module or not any(f"{path}.".startswith(f"{entry}.") for entry in allowed):
+        return  # a short name, of a class that jsonargparse has seen; or one that must not be imported
     try:
         taker = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -115,7 +130,7 @@ def check(node: Any, prefix: str) -> Iterator[tuple[str, str]]:
         if argument not in parameters:
             hint = did_you_mean(argument, parameters)
             yield f"{prefix}.{argument}", f"{name} takes no {argument!r}{hint}; it takes {', '.join(parameters)}"
-        yield from check(value, f"{prefix}.{argument}")
+        yield from check(value, f"{prefix}.{argument}", allowed)
 
 
 def classes_near(module: str) -> list[str]:

@@ -89,7 +89,7 @@ class TableLogger(Logger):
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            return [row for row in csv.DictReader(file) if None not in row.values()]  # a torn row has holes
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         scratch = self.path.with_suffix(".part")

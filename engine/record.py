@@ -31,17 +31,20 @@ class Record(Callback):
     def __init__(self) -> None:
         self.seconds = 0.0
         self.samples = 0
+        self.step = 0
         self.since = 0.0
         self.validated_at = -1  # step of the newest validation
         self.restored: dict[str, Any] = {}  # from the checkpoint of a training that is resumed
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.since = time.monotonic()
-        if self.restored:
-            self.seconds, self.samples = self.restored["seconds"], self.restored["samples"]
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds, self.samples = self.restored.get("seconds", 0.0), self.restored.get("samples", 0)
+        self.step, self.validated_at = self.restored.get("step", 0), self.restored.get("validated_at", -1)
         for logger in trainer.loggers:
             if isinstance(logger, TableLogger):
-                logger.cut(trainer.global_step)
+                logger.cut(self.step)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.since = time.monotonic()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Any], batch_idx: int
@@ -53,6 +56,7 @@ class Record(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
+        self.step = trainer.global_step
         self.samples += len(next(value for value in batch.values() if isinstance(value, Tensor))) * trainer.world_size
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,7 +76,8 @@ class Record(Callback):
         return self.seconds + (time.monotonic() - self.since if self.since else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.elapsed(), "samples": self.samples, "random_states": random_states()}
+        counts = {"seconds": self.elapsed(), "samples": self.samples, "step": self.step}
+        return counts | {"validated_at": self.validated_at, "random_states": random_states()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.restored = state_dict
