@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import distributed
 from torch.utils.data import DataLoader, Sampler
 
 Batch = TypeVar("Batch")
 
 
 class ShuffledEpochs(Sampler[int]):
-    """All samples in a new order every epoch, as ``epoch * length + index``.
+    """All samples in a new order every epoch, as ``epoch * length + index``; of several devices each gets its share.
 
     From that number and the run's seed follow the order of the samples and all random changes to them, so a resumed
     training sees what an undisturbed one would have seen.
@@ -29,10 +30,12 @@ class ShuffledEpochs(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // share()[1]
 
     def __iter__(self) -> Iterator[int]:
+        rank, devices = share()
         order = torch.randperm(self.length, generator=generator_for(self.epoch))
+        order = order[rank : len(self) * devices : devices]  # as many for each: they wait for each other at every step
         self.position, self.start = self.start, 0
         for index in order[self.position :].tolist():
             self.position += 1
@@ -53,6 +56,13 @@ class ResumableLoader(DataLoader[Any]):
         self.sampler.start = state_dict["batches"] * (self.batch_size or 1)
 
 
+def share() -> tuple[int, int]:
+    """Return the number of this device, from 0 on, and the number of devices that share the work."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
 def generator_for(number: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a random generator that depends on nothing but a number and the run's seed."""
     return torch.Generator(device).manual_seed((torch.initial_seed() * 1_000_003 + number) % 2**63)
@@ -60,6 +70,8 @@ def generator_for(number: int, device: torch.device | str = "cpu") -> torch.Gene
 
 class SameSizeBatches(Sampler[list[int]]):
     """Batches in a fixed order whose samples all have the same size, so that none must be padded.
+
+    Of several devices each gets its share, and no sample comes twice.
 
     Args:
         sizes: (height, width) of every sample.
@@ -77,10 +89,12 @@ class SameSizeBatches(Sampler[list[int]]):
             self.batches += [indices[i : i + count] for i in range(0, len(indices), count)]
 
     def __len__(self) -> int:
-        return len(self.batches)
+        rank, devices = share()
+        return len(self.batches[rank::devices])
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
+        rank, devices = share()
+        return iter(self.batches[rank::devices])
 
 
 def whole_batch(batch: Batch) -> Batch:

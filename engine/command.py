@@ -1,6 +1,7 @@
 """The command line: LightningCLI with verbs that go on where Lightning's stop."""
 
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from engine.arguments import DEFAULT, Arguments, allowed_imports, arrange
 from engine.checkpoints import AtomicCheckpointIO, read_checkpoint
 from engine.contract import Predictable, Task
+from engine.devices import is_first, num_devices, together
 from engine.errors import UserError, some
 from engine.explain import user_line
 from engine.loggers import DashboardLogger
@@ -28,10 +30,13 @@ from engine.predictions import PredictionWriter
 from engine.record import Record, checkpointing, finish_checkpoints, summarize
 from engine.report import console, print_closing, print_first_lines, print_metrics, resume_command
 from engine.runs import environment, folder_of, new_run, write_json
+from engine.speed import slow_precision
 from engine.watch import Stopped, Watch
 
 # What the data know and the task needs, to build the net among other things.
 FACTS = ("in_channels", "num_classes", "class_names")
+
+FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
 
 # Warnings of libraries about what is meant to be so.
 QUIET = (
@@ -59,8 +64,12 @@ def run(argv: list[str]) -> int:
         line = user_line(error, arranged)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        who = "error" if is_first() else f"error in process {os.environ.get('LOCAL_RANK')}"
+        print(f"{who}: {line}", file=sys.stderr)
         return 2
+    finally:
+        if is_first():
+            os.environ.pop(FOLDER_OF_RUN, None)
     return 0
 
 
@@ -141,18 +150,24 @@ class Command(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.arguments.verb]
+        torch.set_flush_denormal(True)  # tiny numbers slow a CPU down tenfold
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")
         for fact in FACTS:
             if config.model.init_args.get(fact) is not None:
                 raise UserError(f"model.{fact} comes from the data and cannot be set")
+        settings = self._parser(self.arguments.verb).dump(config, skip_none=False)
         if self.arguments.checkpoint:
             config.ckpt_path = str(self.arguments.checkpoint)
             self.folder = folder_of(self.arguments.checkpoint)
         if self.arguments.verb != "fit":
             config.trainer.logger = False
             return
-        self.settings = self._parser("fit").dump(config, skip_none=False)
+        self.settings = settings
         if self.folder:
             print_differences(self.folder / "config.yaml", self.settings)
+        elif FOLDER_OF_RUN in os.environ:
+            self.folder = Path(os.environ[FOLDER_OF_RUN])
         elif config.trainer.fast_dev_run:
             self.scratch = tempfile.TemporaryDirectory()
             self.folder = Path(self.scratch.name)  # nothing of it is kept
@@ -178,15 +193,20 @@ class Command(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         kwargs["default_root_dir"] = str(self.folder or Path.cwd())
-        configured = self._get(self.config_init, "trainer").callbacks or []
+        trainer = self._get(self.config_init, "trainer")
+        configured = trainer.callbacks or []
+        if self.arguments.verb == "predict":
+            kwargs["devices"] = 1  # files are written by one
+        elif trainer.strategy == "auto" and num_devices(trainer.accelerator, trainer.devices) > 1:
+            kwargs["strategy"] = together()
+            kwargs["use_distributed_sampler"] = False  # ours share the work themselves
         if self.arguments.verb == "fit" and self.folder:
             self.record, self.checkpoints = Record(), checkpointing(self.folder, cast(Task, self.model))
-            config = self.config.fit
-            steps = config.trainer.log_every_n_steps or 50  # Lightning's own default
-            self.watch = Watch(self.folder / "checkpoints" / "last.ckpt", config.save_minutes, steps)
-            rates = [LearningRateMonitor()] if config.trainer.logger else []
+            steps = trainer.log_every_n_steps or 50  # Lightning's own default
+            self.watch = Watch(self.folder / "checkpoints" / "last.ckpt", self.config.fit.save_minutes, steps)
+            rates = [LearningRateMonitor()] if trainer.logger else []
             kwargs["callbacks"] = [*configured, *rates, self.record, self.watch, self.checkpoints]
-            kwargs["plugins"] = [*(self._get(self.config_init, "trainer").plugins or []), AtomicCheckpointIO()]
+            kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         else:
             kwargs["enable_checkpointing"] = False
         if self.arguments.verb == "predict" and self.arguments.checkpoint:
@@ -209,6 +229,8 @@ class Command(LightningCLI):
             lines["data"] = str(self.datamodule)
         lines["net"] = f"{type(cast(Task, task).net).__name__}, {parameters:,} parameters"
         lines["device"] = f"{device}, precision {trainer.precision}"
+        if slow_precision(str(trainer.precision), device):
+            lines["device"] += "; this CPU has no units for bf16: it will be slower than 32-true"
         if self.folder:
             lines["folder"] = str(self.folder)
         if self.arguments.notes:
@@ -219,11 +241,13 @@ class Command(LightningCLI):
         """Train, validate where the training ended, measure the best checkpoint, and write everything down."""
         config, trainer, folder = self.config.fit, self.trainer, Path(self.trainer.default_root_dir)
         self.first_lines()
-        (folder / "config.yaml").write_text(self.settings)
-        with (folder / "command.txt").open("a") as file:
-            file.write(f"python {shlex.join(sys.argv)}\n")
         surroundings = environment(str(trainer.strategy.root_device))
-        write_json(folder / "environment.json", surroundings)
+        if trainer.is_global_zero:
+            (folder / "config.yaml").write_text(self.settings)
+            with (folder / "command.txt").open("a") as file:
+                file.write(f"python {shlex.join(sys.argv)}\n")
+            write_json(folder / "environment.json", surroundings)
+        os.environ[FOLDER_OF_RUN] = str(folder.absolute())
         for logger in trainer.loggers:
             logger.log_hyperparams(
                 {"config": yaml.safe_load(self.settings), "command": shlex.join(sys.argv), **surroundings}

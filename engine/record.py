@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, distributed
 
 from engine.contract import Task
 from engine.loggers import TableLogger
@@ -58,6 +58,11 @@ class Record(Callback):
     ) -> None:
         self.step = trainer.global_step
         self.samples += len(next(value for value in batch.values() if isinstance(value, Tensor))) * trainer.world_size
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:  # each device has its own running means; those of the first are saved
+            for buffer in pl_module.buffers():
+                distributed.broadcast(buffer, 0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated_at = trainer.global_step
@@ -134,7 +139,9 @@ def finish_checkpoints(
         trainer.validate(task, datamodule=datamodule, verbose=False)
         score = trainer.callback_metrics[monitor]
         if not best.exists() or earlier is None or (score > earlier if checkpoint.mode == "max" else score < earlier):
-            shutil.copyfile(last, best)
+            if trainer.is_global_zero:
+                shutil.copyfile(last, best)
+            trainer.strategy.barrier()
     return best
 
 
@@ -180,8 +187,8 @@ def summarize(
         "precision": str(trainer.precision),
         "checkpoint": "checkpoints/best.ckpt",
     }
-    table = folder / "metrics.csv"
-    if table.exists():
-        show(task, "curves", curves(table))
-    write_json(folder / "summary.json", summary)
+    if trainer.is_global_zero:
+        if (folder / "metrics.csv").exists():
+            show(task, "curves", curves(folder / "metrics.csv"))
+        write_json(folder / "summary.json", summary)
     return summary

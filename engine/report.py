@@ -7,7 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+from engine.devices import is_first
+
+console = Console(highlight=False, soft_wrap=True, quiet=not is_first())  # of several processes one speaks
 
 
 def print_first_lines(lines: dict[str, str]) -> None:

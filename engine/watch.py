@@ -68,13 +68,13 @@ class Watch(Callback):
             self.check(trainer)
         if (self.steps > 1 and logged) or trainer.is_last_batch:
             return  # what this step logs, and the validation behind an epoch, would be lost to a resumed training
-        stop = trainer.strategy.reduce_boolean_decision(self.signum > 0, all=False)
-        due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self.saved > self.seconds, all=False)
-        if stop or due:
-            self.check(trainer)
-            trainer.save_checkpoint(self.last)
-            self.saved = time.monotonic()
-        if stop:
+        due = self.signum > 0 or time.monotonic() - self.saved > self.seconds
+        if not trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices decide alike
+            return
+        self.check(trainer)
+        trainer.save_checkpoint(self.last)
+        self.saved = time.monotonic()
+        if trainer.strategy.reduce_boolean_decision(self.signum > 0, all=False):
             raise Stopped(self.signum or signal.SIGTERM)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,8 +85,9 @@ class Watch(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
-        if self.signum and trainer.current_epoch > 0:
-            raise Stopped(self.signum)  # the end of the epoch has written the checkpoint
+        stop = trainer.current_epoch > 0 and self.signum > 0
+        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+            raise Stopped(self.signum or signal.SIGTERM)  # the end of the epoch has written the checkpoint
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.release()
@@ -102,8 +103,9 @@ class Watch(Callback):
 
     def check(self, trainer: Trainer) -> None:
         """Stop before weights that are no numbers reach a checkpoint."""
-        if int(self.first_bad) >= 0:
+        batch = int(trainer.strategy.reduce(self.first_bad.float(), reduce_op="max"))
+        if batch >= 0:
             raise UserError(
-                f"the loss of batch {int(self.first_bad)} of epoch {trainer.current_epoch} is not a finite number; the "
+                f"the loss of batch {batch} of epoch {trainer.current_epoch} is not a finite number; the "
                 f"last checkpoint is from before. Look for odd values in the data, or lower the learning rate"
             )

@@ -90,7 +90,7 @@ class SegmentationTask(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])
-        self.log("val/loss", self._loss(logits, batch["mask"]), batch_size=len(logits))
+        self.log("val/loss", self._loss(logits, batch["mask"]), batch_size=len(logits), sync_dist=True)
         self.val_metrics.update(logits, batch["mask"])
         self._remember(batch["image"], logits.argmax(1), batch["mask"])
 
@@ -119,9 +119,9 @@ class SegmentationTask(LightningModule):
         values = metrics.compute()
         metrics.reset()
         per_class = dict(zip(self.class_names, values["per_class"].tolist(), strict=True))
-        self.log(f"{stage}/iou", values["iou"], prog_bar=True)
-        self.log(f"{stage}/pixel_accuracy", values["pixel_accuracy"])
-        self.log_dict({f"{stage}/iou_{name}": iou for name, iou in per_class.items()})
+        self.log(f"{stage}/iou", values["iou"], prog_bar=True, sync_dist=True)
+        self.log(f"{stage}/pixel_accuracy", values["pixel_accuracy"], sync_dist=True)
+        self.log_dict({f"{stage}/iou_{name}": iou for name, iou in per_class.items()}, sync_dist=True)
         show(self, f"{stage}_samples", self._draw(self.seen[:SHOWN]))
         show(self, f"{stage}_worst", self._draw(sorted(self.seen, key=lambda sample: sample[0])[:SHOWN]))
         show(self, f"{stage}_iou_per_class", bars(per_class, f"{stage}/iou = {values['iou']:.3f}"))
@@ -170,10 +170,11 @@ class SegmentationTask(LightningModule):
 
     def _measure(self, datamodule: LightningDataModule, predict: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Measure a method that maps a picture (C, H, W) in [0, 1] to class ids (H, W) on the test part."""
-        metrics = segmentation_metrics(len(self.class_names))
+        metrics = segmentation_metrics(len(self.class_names)).to(self.device)
         for batch in datamodule.test_dataloader():
             batch = datamodule.on_after_batch_transfer(batch, 0)
-            metrics.update(torch.stack([predict(image) for image in batch["image"]]), batch["mask"])
+            predicted = torch.stack([predict(image) for image in batch["image"]])
+            metrics.update(predicted.to(self.device), batch["mask"].to(self.device))
         values = metrics.compute()
         return {"test/iou": float(values["iou"]), "test/pixel_accuracy": float(values["pixel_accuracy"])}
 

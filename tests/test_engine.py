@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,7 +186,9 @@ def test_flags_win_over_a_resumed_checkpoint_and_are_told(tasklight):
     more = ["--trainer.logger", "false", "--model.optimizer.weight_decay", "0.5", "--trainer.max_epochs", "2"]
     code, out, _ = tasklight(*FIT, *more, "--ckpt_path", "runs/unet/0")
     assert code == 0 and "optimizer.init_args.weight_decay = 0.5" in out and "max_epochs = 2" in out
-    assert yaml.safe_load(Path("runs/unet/0/config.yaml").read_text())["trainer"]["max_epochs"] == 2
+    saved = yaml.safe_load(Path("runs/unet/0/config.yaml").read_text())
+    assert saved["trainer"]["max_epochs"] == 2 and saved["ckpt_path"] is None
+    assert len(re.findall("changed since", out)) == 2
     checkpoint = torch.load("runs/unet/0/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["optimizer"]["init_args"]["weight_decay"] == 0.5
 

@@ -1,0 +1,162 @@
+"""What our loop costs beside a bare one: ``python benchmarks/overhead.py unet``.
+
+Three loops take turns in one process, some steps each: (a) that of ``train.py``; (b) a tuned bare loop with the same
+net, batches, optimizer and memory format; (c) the loop that one would write otherwise, a DataLoader over single samples
+with a plain optimizer and the default memory format. One thread, time of this process alone, medians over the turns.
+"""
+
+import copy
+import inspect
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch.utils.data import DataLoader, Dataset
+
+ROOT = Path(__file__).parent.parent
+STEPS, TURNS = 20, 11  # steps of a turn, and turns of each loop; the first is for warming up
+
+
+class Singles(Dataset[dict[str, Any]]):
+    """The training data one sample at a time, changed at random one by one.
+
+    Args:
+        datamodule: Our data.
+    """
+
+    def __init__(self, datamodule: LightningDataModule) -> None:
+        self.datamodule = datamodule
+        self.dataset: Any = datamodule.train_dataloader().dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch = self.datamodule.on_after_batch_transfer(self.dataset.__getitems__([index]), 0)
+        return {key: value[0] for key, value in batch.items()}
+
+
+class Loop:
+    """A training loop of a few lines.
+
+    Args:
+        task: A task of its own.
+        optimizer: Optimizer of its parameters.
+        batches: Endless batches, ready for ``training_step``.
+    """
+
+    def __init__(self, task: LightningModule, optimizer: torch.optim.Optimizer, batches: Iterator[Any]) -> None:
+        self.task, self.optimizer, self.batches = task, optimizer, batches
+        self.waiting = 0.0  # seconds spent on data
+
+    def run(self, steps: int) -> None:
+        """Take some steps."""
+        for step in range(steps):
+            started = time.process_time()
+            batch = next(self.batches)
+            self.waiting += time.process_time() - started
+            loss: Any = self.task.training_step(batch, step)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+
+class Turns(Callback):
+    """Lets the other loops run between two turns of Lightning's, and takes the times of all."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {"a": [], "b": [], "c": []}
+        self.loops: dict[str, Loop] = {}
+        self.since = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        loader = datamodule.train_dataloader()
+
+        def batches() -> Iterator[Any]:
+            while True:
+                for numbers in loader.batch_sampler:
+                    yield datamodule.on_after_batch_transfer(loader.dataset.__getitems__(numbers), 0)
+
+        def singles() -> Iterator[Any]:
+            while True:
+                yield from DataLoader(Singles(datamodule), loader.batch_size, shuffle=True, drop_last=True)
+
+        bare, plain = self.alone(pl_module), self.alone(pl_module).to(memory_format=torch.contiguous_format)
+        tuned: Any = pl_module.configure_optimizers()
+        optimizer, settings = type(tuned["optimizer"]), tuned["optimizer"].defaults
+        wanted = inspect.signature(optimizer).parameters
+        same = {name: value for name, value in settings.items() if name in wanted}
+        self.loops = {
+            "b": Loop(bare, optimizer(bare.parameters(), **same), batches()),
+            "c": Loop(plain, optimizer(plain.parameters(), lr=settings["lr"]), singles()),
+        }
+        self.since = time.process_time()
+
+    def alone(self, task: LightningModule) -> LightningModule:
+        """Return a copy of a task that knows no trainer and logs nothing."""
+        trainer, task.trainer = task.trainer, None
+        twin = copy.deepcopy(task)
+        task.trainer = trainer
+        vars(twin)["log"] = lambda *_, **__: None
+        return twin
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % STEPS == 0:
+            self.seconds["a"].append(time.process_time() - self.since)
+            for name, loop in self.loops.items():
+                started = time.process_time()
+                loop.run(STEPS)
+                self.seconds[name].append(time.process_time() - started)
+            self.since = time.process_time()
+
+
+def main(recipe: str, flags: list[str]) -> None:
+    """Measure a recipe and print its speeds; the last number is a / b."""
+    sys.path.insert(0, str(ROOT))
+    from engine.arguments import arrange
+    from engine.command import Command
+
+    turns = Turns()
+
+    class Measured(Command):
+        """A training with the turns among its callbacks."""
+
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            trainer = super().instantiate_trainer(**kwargs)
+            callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+            callbacks.append(turns)
+            return trainer
+
+    torch.set_num_threads(1)
+    argv = ["fit", "--config", str(ROOT / "configs" / f"{recipe}.yaml"), f"--trainer.max_steps={STEPS * TURNS}"]
+    argv += ["--trainer.limit_val_batches=1", "--test_after_fit=false", "--trainer.accelerator=cpu", *flags]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        Measured(arrange(argv))
+        os.chdir(ROOT)
+    speed = {name: STEPS / statistics.median(seconds[1:]) for name, seconds in turns.seconds.items()}
+    ratios = {
+        other: statistics.median(theirs / ours for ours, theirs in zip(turns.seconds["a"], seconds, strict=True))
+        for other, seconds in turns.seconds.items()
+    }
+    for name, meaning in (("a", "train.py"), ("b", "bare, tuned"), ("c", "bare, plain")):
+        print(f"{name}  {meaning:12} {speed[name]:8.2f} steps/s")
+    share = turns.loops["b"].waiting / sum(turns.seconds["b"])
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"data take {share:.1%} of a bare step; peak memory {memory:.0f} MB")
+    print(f"a/c = {ratios['c']:.3f}, a/b = {ratios['b']:.3f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
