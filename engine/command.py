@@ -43,6 +43,7 @@ QUIET = (
     ".*does not have many workers.*",  # on a few cores workers only cost time
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*smaller than the logging interval.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )
 
@@ -58,6 +59,9 @@ def run(argv: list[str]) -> int:
         arguments = arrange(argv)
         arranged = arguments.argv
         Command(arguments)
+    except BrokenPipeError:  # whoever read our words has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:  # before there was anything to keep
         return 130
     except Exception as error:
@@ -158,6 +162,11 @@ class Command(LightningCLI):
                 raise UserError(f"model.{fact} comes from the data and cannot be set")
         settings = self._parser(self.arguments.verb).dump(config, skip_none=False)
         if self.arguments.checkpoint:
+            trained = self.checkpoint["hyper_parameters"].get("_class_path")
+            if trained != config.model.class_path:
+                raise UserError(
+                    f"the checkpoint {self.arguments.checkpoint} is of {trained}, not {config.model.class_path}"
+                )
             config.ckpt_path = str(self.arguments.checkpoint)
             self.folder = folder_of(self.arguments.checkpoint)
         if self.arguments.verb != "fit":

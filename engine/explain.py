@@ -30,6 +30,8 @@ def user_line(error: BaseException, argv: list[str]) -> str | None:
         if denied:
             package = denied[1].split(".")[0]
             return f"a config may not name {denied[1]}; if you trust it, set TASKLIGHT_ALLOW={package}"
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        return f"the checkpoint does not fit the net: {one_line(str(error).partition(':')[2])[:200]}"
     if type(error).__name__ == "ArgumentError":
         unknown = next(unknown_keys(argv), None)
         return unknown or innermost(chain)

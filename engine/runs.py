@@ -73,7 +73,7 @@ def what_exists(recipe: str) -> str:
 
 def folder_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, or None."""
-    folder = checkpoint.absolute().parent.parent
+    folder = Path(os.path.relpath(checkpoint.absolute().parent.parent))
     return folder if (folder / "config.yaml").is_file() else None
 
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,6 +230,38 @@ def test_a_config_may_not_name_what_is_not_allowed(tasklight, tmp_path, monkeypa
     assert path in one_line(err) and "TASKLIGHT_ALLOW" in err
     assert not Path("ran").exists() and "hostile" not in sys.modules
     assert not list(Path().glob("runs/*/*"))
+
+
+def test_checkpoints_that_do_not_fit(tasklight):
+    short = [*LONGER, "--trainer.max_epochs", "1", "--trainer.logger", "false"]
+    tasklight(*short)
+    code, _, err = tasklight(*short, "--model.net.width", "5", "--ckpt_path", "last")
+    assert code == 2 and "does not fit the net" in one_line(err)
+    last = Path("runs/unet/0/checkpoints/last.ckpt")
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["hyper_parameters"]["_class_path"] = "tasks.other.OtherTask"
+    torch.save(checkpoint, last)
+    code, _, err = tasklight(*short, "--ckpt_path", "last")
+    assert code == 2 and "tasks.other.OtherTask" in one_line(err) and "SegmentationTask" in err
+
+
+def test_a_run_folder_that_is_deleted_ends_the_run(tasklight, monkeypatch):
+    original = SegmentationTask.training_step
+
+    def training_step(task, batch, batch_idx):
+        if task.global_step == 5:
+            shutil.rmtree("runs")
+        return original(task, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", training_step)
+    code, _, err = tasklight(*LONGER)
+    assert code == 2 and "runs/unet/0" in one_line(err)
+
+
+def test_closed_output_is_a_clean_end(tmp_path):
+    command = f"{sys.executable} {ROOT / 'train.py'} {' '.join(LONGER)} --trainer.max_epochs 1 | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.stdout.split() == ["recipe", "unet"] and "Traceback" not in done.stderr
 
 
 def test_ones_own_package_can_be_allowed(tasklight, tmp_path, monkeypatch):
