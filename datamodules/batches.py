@@ -89,12 +89,19 @@ class SameSizeBatches(Sampler[list[int]]):
             self.batches += [indices[i : i + count] for i in range(0, len(indices), count)]
 
     def __len__(self) -> int:
-        rank, devices = share()
-        return len(self.batches[rank::devices])
+        return len(self.of_this_device())
 
     def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.of_this_device())
+
+    def of_this_device(self) -> list[list[int]]:
+        """Return the share of this device, of which none goes empty as long as there are samples for all."""
         rank, devices = share()
-        return iter(self.batches[rank::devices])
+        batches = list(self.batches)
+        while len(batches) < devices and (largest := max(batches, key=len, default=[]))[1:]:
+            batches.remove(largest)
+            batches += [largest[::2], largest[1::2]]
+        return batches[rank::devices]
 
 
 def whole_batch(batch: Batch) -> Batch:

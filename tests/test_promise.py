@@ -1,0 +1,250 @@
+"""The promises that every recipe keeps: recipes are found by their configs, each promise is proved for each.
+
+``python -m tests.matrix`` runs this file whole and writes ``docs/promise.md``.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wandb
+import yaml
+from conftest import ROOT
+from PIL import Image
+from recipes import RECIPES
+from test_engine import one_line, table, weights
+
+from engine.recipes import recipes
+from engine.watch import Watch
+
+NAMES = [path.stem for path in recipes()]
+EPOCHS = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
+
+
+def config(recipe: str) -> str:
+    return str(ROOT / "configs" / f"{recipe}.yaml")
+
+
+def fit(recipe: str, *flags: str) -> list[str]:
+    return ["fit", "--config", config(recipe), *RECIPES[recipe].small, *EPOCHS, *flags]
+
+
+def quiet(recipe: str, *flags: str) -> list[str]:
+    return fit(recipe, "--trainer.logger", "engine.loggers.TableLogger", *flags)
+
+
+def summary(number: int, recipe: str) -> dict:
+    return json.loads(Path(f"runs/{recipe}/{number}/summary.json").read_text())
+
+
+@pytest.fixture(params=NAMES)
+def recipe(request: pytest.FixtureRequest) -> str:
+    assert request.param in RECIPES, f"tests/recipes.py does not say how to prove {request.param}"
+    return request.param
+
+
+@pytest.mark.promise(1, "fits offline")
+def test_fits_offline(recipe, tasklight, monkeypatch):
+    def no_network(*_):
+        raise OSError("no network")
+
+    tasklight(*quiet(recipe))  # what the install brings is unpacked at the first use
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    code, _, err = tasklight(*quiet(recipe))
+    assert code == 0, err
+    folder = Path(f"runs/{recipe}/1")
+    for name in ("config.yaml", "command.txt", "environment.json", "metrics.csv", "summary.json"):
+        assert (folder / name).is_file()
+    assert (folder / "checkpoints/best.ckpt").is_file() and (folder / "checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.promise(2, "learns: one batch by heart")
+def test_learns_one_batch_by_heart(recipe, tasklight):
+    flags = [*RECIPES[recipe].by_heart, "--trainer.log_every_n_steps", "1", "--test_after_fit", "false"]
+    flags += ["--trainer.check_val_every_n_epoch", "100"]
+    assert tasklight(*quiet(recipe, *flags))[0] == 0
+    losses = [float(row["train/loss"]) for row in table(f"runs/{recipe}/0") if row["train/loss"]]
+    assert np.mean(losses[-5:]) < 0.4 * losses[0]
+
+
+@pytest.mark.promise(3, "is measured beside a baseline")
+def test_is_measured_beside_a_baseline(recipe, tasklight):
+    assert tasklight(*quiet(recipe))[0] == 0
+    result = summary(0, recipe)
+    primary = result["primary"]
+    assert primary in result["metrics"] and np.isfinite(result["skill"])
+    assert result["baseline"][primary] == pytest.approx(RECIPES[recipe].baseline(), rel=1e-4)
+
+
+@pytest.mark.promise(4, "shows pictures, in the folder and on the dashboard")
+def test_shows(recipe, tasklight, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert tasklight(*fit(recipe))[0] == 0
+    folder = Path(f"runs/{recipe}/0")
+    shown = {path.stem for path in (folder / "pictures").glob("*.png")}
+    assert "curves" in shown and len(shown) >= 3
+    for path in (folder / "pictures").glob("*.png"):
+        assert np.asarray(Image.open(path)).std() > 5, f"{path} is empty"
+    logged = " ".join(path.name for path in (folder / "wandb").rglob("*.png"))
+    assert all(name in logged for name in shown)
+
+
+@pytest.mark.promise(5, "predicts files")
+def test_predicts(recipe, tasklight, tmp_path):
+    tasklight(*quiet(recipe))
+    inputs = RECIPES[recipe].inputs(tmp_path / "inputs")
+    written = []
+    for _ in range(2):
+        assert tasklight("predict", "--config", config(recipe), "--input", *inputs)[0] == 0
+        folder = Path(f"runs/{recipe}/0/predictions")
+        written.append({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    assert written[0] == written[1] and "index.html" in written[0]
+    for path in (tmp_path / "inputs").iterdir():
+        assert all(f"{path.stem}{ending}" in written[0] for ending in RECIPES[recipe].outputs)
+
+
+@pytest.mark.promise(6, "takes own data by flags")
+def test_takes_own_data(recipe, tasklight, tmp_path):
+    own = RECIPES[recipe].own(tmp_path / "own")
+    small = RECIPES[recipe].small[:2]
+    code, _, err = tasklight(
+        "fit", "--config", config(recipe), *small, *EPOCHS, *own, "--trainer.logger", "engine.loggers.TableLogger"
+    )
+    assert code == 0, err
+    assert tasklight("test", "--config", config(recipe))[0] == 0
+
+
+@pytest.mark.promise(7, "takes public data by an add-on")
+def test_takes_public_data(recipe, tasklight, tmp_path):
+    assert RECIPES[recipe].public
+    for addon, lay_out in RECIPES[recipe].public.items():
+        flags = ["--config", str(ROOT / "configs" / "addons" / f"{addon}.yaml"), *lay_out(tmp_path / addon)]
+        flags += [*RECIPES[recipe].small[:2], *EPOCHS, "--trainer.logger", "false"]
+        code, _, err = tasklight("fit", "--config", config(recipe), *flags)
+        assert code == 0, err
+
+
+@pytest.mark.promise(8, "mixed precision")
+def test_mixed_precision(recipe, tasklight):
+    for precision in ("32-true", "bf16-mixed"):
+        assert tasklight(*quiet(recipe, "--trainer.precision", precision, "--trainer.log_every_n_steps", "1"))[0] == 0
+    assert all(np.isfinite(float(row["train/loss"])) for row in table(f"runs/{recipe}/1") if row["train/loss"])
+    full, half = (summary(number, recipe) for number in (0, 1))
+    assert half["metrics"][half["primary"]] == pytest.approx(full["metrics"][full["primary"]], abs=0.02)
+    assert half["precision"] == "bf16-mixed"
+
+
+@pytest.mark.promise(9, "several devices")
+def test_several_devices(recipe, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"):
+        environment.pop(name, None)
+    results = []
+    for argv in (
+        quiet(recipe, "--trainer.devices", "2"),
+        ["test", "--config", config(recipe), "--trainer.devices", "1"],
+        ["test", "--config", config(recipe), "--trainer.devices", "2"],
+    ):
+        command = [sys.executable, str(ROOT / "train.py"), *argv]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        results.append(sorted(line for line in done.stdout.splitlines() if line.startswith("test/")))
+    assert results[1] == results[2] and results[1]
+    assert [path.name for path in (tmp_path / "runs" / recipe).iterdir()] == ["0"]
+
+
+@pytest.mark.promise(10, "resumes exactly")
+def test_resumes_exactly(recipe, tasklight, monkeypatch):
+    assert tasklight(*quiet(recipe))[0] == 0
+    steps = summary(0, recipe)["steps"]
+    hook = Watch.on_train_batch_end
+    with monkeypatch.context() as patch:
+
+        def stop(watch, trainer, *rest):
+            if trainer.global_step == steps // 2 + 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return hook(watch, trainer, *rest)
+
+        patch.setattr(Watch, "on_train_batch_end", stop)
+        assert tasklight(*quiet(recipe))[0] == 143
+    assert tasklight("fit", "--config", f"runs/{recipe}/1/config.yaml", "--ckpt_path", f"runs/{recipe}/1")[0] == 0
+    ends = [torch.load(f"runs/{recipe}/{n}/checkpoints/last.ckpt", weights_only=True) for n in (0, 1)]
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+    assert Path(f"runs/{recipe}/0/metrics.csv").read_bytes() == Path(f"runs/{recipe}/1/metrics.csv").read_bytes()
+    assert summary(0, recipe)["metrics"] == summary(1, recipe)["metrics"]
+
+
+@pytest.mark.promise(11, "loads safely and alone")
+def test_loads_safely_and_alone(recipe, tasklight):
+    tasklight(*quiet(recipe))
+    path = f"runs/{recipe}/0/checkpoints/best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    module, _, name = checkpoint["hyper_parameters"]["_class_path"].rpartition(".")
+    task = getattr(sys.modules[module], name).load_from_checkpoint(path, weights_only=True)
+    for key, value in task.state_dict().items():
+        assert torch.equal(value, checkpoint["state_dict"][key])
+
+
+@pytest.mark.slow
+@pytest.mark.promise(13, "compiles")
+def test_compiles(recipe, tasklight):
+    steps = ["--trainer.log_every_n_steps", "1", "--test_after_fit", "false"]
+    assert tasklight(*quiet(recipe, *steps))[0] == 0
+    addon = ["--config", str(ROOT / "configs/addons/gpu.yaml"), "--trainer.precision", "32-true"]
+    assert tasklight(*quiet(recipe, *addon, *steps))[0] == 0
+    eager, compiled = (table(f"runs/{recipe}/{number}") for number in (0, 1))
+    for one, other in zip(eager[:5], compiled[:5], strict=True):
+        assert float(other["train/loss"]) == pytest.approx(float(one["train/loss"]), rel=1e-3)
+    first, second = (weights(f"runs/{recipe}/{number}/checkpoints/last.ckpt") for number in (0, 1))
+    assert first.keys() == second.keys()
+
+
+@pytest.mark.promise(14, "is configurable by flags")
+def test_is_configurable(recipe, tasklight):
+    others = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.01"]
+    others += ["--model.scheduler", "torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size", "1"]
+    code, printed, err = tasklight(*fit(recipe, *others, "--print_config"))
+    assert code == 0, err
+    Path("printed.yaml").write_text(printed)
+    again = tasklight("fit", "--config", "printed.yaml", "--print_config")[1]
+    assert yaml.safe_load(again) == yaml.safe_load(printed)
+    assert tasklight(*quiet(recipe, *others))[0] == 0
+    assert tasklight("fit", "--config", f"runs/{recipe}/0/config.yaml")[0] == 0
+    assert summary(0, recipe)["metrics"] == summary(1, recipe)["metrics"]
+
+
+@pytest.mark.promise(15, "refuses well")
+def test_refuses_well(recipe, tasklight, tmp_path):
+    own = RECIPES[recipe].own(tmp_path / "own")
+    for flags, word in (
+        (["--model.nett.width", "1"], "net"),
+        ([*own[:-1], "nowhere"], "nowhere"),
+        ([*own[:-1], str(Path("empty").absolute())], "empty"),
+        (["--ckpt_path", "last"], "checkpoint"),
+    ):
+        Path("empty").mkdir(exist_ok=True)
+        code, _, err = tasklight("fit", "--config", config(recipe), *flags)
+        assert code == 2 and word in one_line(err)
+    assert not list(Path().glob("runs/*/*"))
+
+
+def test_the_matrix_is_whole():
+    """Every recipe and every promise proved here stands in ``docs/promise.md``."""
+    page = (ROOT / "docs" / "promise.md").read_text("utf-8")
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
+    for name in NAMES:
+        assert name in rows, f"{name} is missing: python -m tests.matrix"
+        assert "|  |" not in rows[name] and "failed" not in rows[name]
+
+
+def test_wandb_is_left_alone():
+    assert wandb.run is None

@@ -1,0 +1,57 @@
+"""Recipes on real data, laid out as a user would have them, below the folder that ``REAL_DATA`` names."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import UNET
+
+from datamodules.segmentation import SegmentationFolderDataModule
+
+FOLDER_DATA = "datamodules.segmentation.SegmentationFolderDataModule"
+
+
+def real_data(name: str) -> str:
+    """Return a folder below ``REAL_DATA``, or skip the test."""
+    root = os.environ.get("REAL_DATA")
+    if not root or not Path(root, name).is_dir():
+        pytest.skip(f"REAL_DATA names no folder with {name}")
+    return str(Path(root, name))
+
+
+def test_nuclei_are_understood():
+    data = SegmentationFolderDataModule(real_data("nuclei"))
+    data.prepare_data()
+    assert data.in_channels == 1 and data.class_names == ["background", "object"]
+    assert [data.store.parts.count(part) for part in ("train", "val", "test")] == [316, 44, 40]
+    assert not data.store.skipped
+
+
+def test_camvid_is_understood():
+    data = SegmentationFolderDataModule(real_data("camvid"), ignore_index=11)
+    data.prepare_data()
+    assert data.in_channels == 3 and data.num_classes == 11
+    assert [data.store.parts.count(part) for part in ("train", "val", "test")] == [367, 101, 233]
+
+
+@pytest.mark.slow
+def test_unet_learns_digit_scenes_in_minutes(tasklight):
+    torch.set_num_threads(os.cpu_count() or 1)
+    assert tasklight("fit", "--config", UNET)[0] == 0
+    summary = json.loads(Path("runs/unet/0/summary.json").read_text())
+    assert summary["metrics"]["test/iou"] >= 0.70 and summary["skill"] > 0.65
+
+
+@pytest.mark.slow
+def test_unet_segments_nuclei_in_ten_minutes(tasklight):
+    torch.set_num_threads(os.cpu_count() or 1)
+    flags = ["--data", FOLDER_DATA, "--data.root", real_data("nuclei"), "--trainer.max_time", "00:00:10:00"]
+    assert tasklight("fit", "--config", UNET, *flags)[0] == 0
+    summary = json.loads(Path("runs/unet/0/summary.json").read_text())
+    assert summary["metrics"]["test/iou"] > summary["references"]["otsu"]["test/iou"]
+    with Path("runs/unet/0/metrics.csv").open(newline="") as file:
+        measured = [float(row["val/iou_object"]) for row in csv.DictReader(file) if row["val/iou_object"]]
+    assert max(measured) >= 0.87
