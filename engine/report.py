@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -61,3 +62,22 @@ def print_closing(summary: dict[str, Any], folder: Path) -> None:
         "resume": resume_command(folder),
     }
     print_first_lines(lines)
+
+
+def print_differences(old: str, new: str) -> None:
+    """Say which settings of a resumed run, as YAML, differ from those it was started with."""
+    before, after = (flattened(yaml.safe_load(text)) for text in (old, new))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            line = f"changed since the run was started: {key} = {after.get(key)} (was {before.get(key)})"
+            console.print(line, markup=False)
+
+
+def flattened(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return a nested config as dotted keys."""
+    if not isinstance(config, dict) or not config:
+        return {prefix: config}
+    items: dict[str, Any] = {}
+    for key, value in config.items():
+        items |= flattened(value, f"{prefix}.{key}".lstrip("."))
+    return items
