@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import write_masked_pictures
 from PIL import Image
+from recipes import oxford_pets
 
 from datamodules.batches import SameSizeBatches, ShuffledEpochs
 from datamodules.digit_scenes import DIGITS, PHOTOS, DigitScenesDataModule
@@ -279,17 +280,7 @@ def test_a_refused_folder_leaves_no_cache(squares, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("border, num_classes", [("pet", 2), ("class", 3), ("ignore", 2)])
 def test_oxford_pets_in_its_own_layout(tmp_path, border, num_classes):
-    base = tmp_path / "oxford-iiit-pet"
-    (base / "annotations" / "trimaps").mkdir(parents=True)
-    (base / "images").mkdir()
-    rng = np.random.default_rng(0)
-    for part, count in (("trainval", 20), ("test", 5)):
-        names = [f"{part}_Cat_{i}" for i in range(count)]
-        (base / "annotations" / f"{part}.txt").write_text("".join(f"{name} 1 1 1\n" for name in names))
-        for name in names:
-            Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(base / "images" / f"{name}.jpg")
-            trimap = rng.integers(1, 4, (40, 50)).astype(np.uint8)
-            Image.fromarray(trimap).save(base / "annotations" / "trimaps" / f"{name}.png")
+    oxford_pets(tmp_path)
     data = OxfordPetsDataModule(str(tmp_path), border=border, crop=32, batch_size=4)
     data.prepare_data()
     assert data.num_classes == num_classes
