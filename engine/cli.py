@@ -167,11 +167,12 @@ class CLI(LightningCLI):
             kwargs["strategy"] = together()
             kwargs["use_distributed_sampler"] = False  # ours share the work themselves
         if self.arguments.verb == "fit" and self.folder:
-            self.record, self.checkpoints = Record(), checkpointing(self.folder, cast(Task, self.model))
+            self.record = Record()
+            self.best, last = checkpointing(self.folder, cast(Task, self.model))
             steps = trainer.log_every_n_steps or 50  # Lightning's own default
             self.watch = Watch(self.folder / "checkpoints" / "last.ckpt", self.config.fit.save_minutes, steps)
             rates = [LearningRateMonitor()] if trainer.logger else []
-            kwargs["callbacks"] = [*configured, *rates, self.record, self.watch, self.checkpoints]
+            kwargs["callbacks"] = [*configured, *rates, self.record, self.watch, self.best, last]
             kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         else:
             kwargs["enable_checkpointing"] = False

@@ -112,7 +112,7 @@ class Command(CLI):
             print_first_lines({"stopped": f"resume with {resume_command(folder)}"})
             raise SystemExit(128 + stop.signum) from None
         if not config.trainer.fast_dev_run:
-            best = finish_checkpoints(trainer, model, datamodule, self.checkpoints, self.record)
+            best = finish_checkpoints(trainer, model, datamodule, self.best, self.record)
             if config.test_after_fit:
                 # Not by ckpt_path: a callback that averages weights would put the raw ones in their place.
                 model.load_state_dict(read_checkpoint(best)["state_dict"])

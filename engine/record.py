@@ -108,17 +108,23 @@ def set_random_states(states: dict[str, Any]) -> None:
     torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
 
 
-def checkpointing(folder: Path, task: Task) -> ModelCheckpoint:
-    """Return the callback that keeps ``last.ckpt`` and ``best.ckpt``, chosen by the primary metric on the val part."""
-    return ModelCheckpoint(
+def checkpointing(folder: Path, task: Task) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """Return what keeps ``best.ckpt``, chosen by the primary metric on the val part, and what keeps ``last.ckpt``.
+
+    Two, in this order, for ``save_last`` would write the last only when it is the best, too.
+    """
+    best = ModelCheckpoint(
         folder / "checkpoints",
         filename="best",
         monitor=f"val/{task.primary}",
         mode="min" if task.perfect == 0 else "max",
-        save_last=True,
         auto_insert_metric_name=False,
         enable_version_counter=False,
     )
+    last = ModelCheckpoint(
+        folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return best, last
 
 
 def finish_checkpoints(

@@ -27,10 +27,10 @@ LONGER = ["fit", "--config", UNET, *SMALL[:2], "--data.num_train", str(16 * STEP
 LONGER += ["--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "4"]
 
 
-def same_end(first: Path, second: Path) -> None:
+def same_end(first: Path, second: Path, steps: int = 3 * STEPS) -> None:
     """Assert that two runs have ended with the same weights, optimizer and table, bit for bit."""
     ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (first, second)]
-    assert ends[0]["global_step"] == ends[1]["global_step"] == 3 * STEPS
+    assert ends[0]["global_step"] == ends[1]["global_step"] == steps
     for name, value in ends[0]["state_dict"].items():
         assert torch.equal(value, ends[1]["state_dict"][name]), name
     for number, state in ends[0]["optimizer_states"][0]["state"].items():
@@ -68,39 +68,52 @@ def test_a_signal_at_any_step_loses_nothing(tasklight, monkeypatch, step):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_the_last_checkpoint_is_the_last_even_if_it_is_not_the_best(tasklight, monkeypatch):
+    monkeypatch.setattr(
+        SegmentationTask, "on_validation_epoch_end", lambda task: task.log("val/iou", 1 / (task.current_epoch + 1.0))
+    )
+    assert tasklight(*LONGER)[0] == 0
+    steps = [read_checkpoint(Path(f"runs/unet/0/checkpoints/{name}.ckpt"))["global_step"] for name in ("best", "last")]
+    assert steps == [STEPS, 3 * STEPS]
+
+
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path):
-    rng = random.Random(0)
-    command = [sys.executable, str(ROOT / "train.py"), *LONGER, "--save_minutes", "0", "--trainer.logger"]
-    command += ["engine.loggers.TableLogger"]
+    rng, epochs, steps = random.Random(0), 3, 100
+    argv = [
+        "fit",
+        "--config",
+        UNET,
+        "--model.net.width",
+        "8",
+        "--data.num_train",
+        str(16 * steps),
+        "--save_minutes",
+        "0",
+    ]
+    argv += ["--trainer.max_epochs", str(epochs), "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "4"]
+    argv += ["--trainer.logger", "engine.loggers.TableLogger"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TASKLIGHT_CACHE": str(tmp_path / "cache")}
-    command[command.index("--trainer.max_epochs") - 2 : command.index("--trainer.max_epochs")] = []
-    command += ["--model.net.width", "16", "--trainer.accelerator", "cpu"]
 
-    def run(folder: Path, seconds: float | None, *more: str) -> int:
+    def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
         folder.mkdir(exist_ok=True)
         with (folder / "log").open("a") as log:
-            process = subprocess.Popen([*command, *more], cwd=folder, env=environment, stdout=log, stderr=log)
-            try:
-                return process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                return process.wait()
+            command = [sys.executable, str(ROOT / "train.py"), *argv, *more]
+            return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
-    started = time.monotonic()
-    assert run(tmp_path / "calm", None) == 0
-    whole = time.monotonic() - started
-    kills, folder = 0, tmp_path / "wild"
-    while kills < 20:
-        resume = ["--ckpt_path", "last"] if list(folder.glob("runs/unet/*/checkpoints/last.ckpt")) else []
-        if run(folder, rng.uniform(0.5, 0.95) * whole, *resume) == 0:
-            break  # it has come to its end between two kills
-        kills += 1
-    if not list(folder.glob("runs/unet/*/summary.json")):
-        assert run(folder, None, "--ckpt_path", "last") == 0
-    assert kills >= 5
-    (ended,) = (path.parent for path in folder.glob("runs/unet/*/summary.json"))
-    same_end(tmp_path / "calm/runs/unet/0", ended)
+    assert start(tmp_path / "calm").wait(300) == 0
+    folder = tmp_path / "wild"
+    last = folder / "runs/unet/0/checkpoints/last.ckpt"
+    for _ in range(20):  # each some moments after a checkpoint was written, so that the training gets on between kills
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = start(folder, *(["--ckpt_path", "last"] if before else []))
+        while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.8))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the training ended before it could be killed"
+    assert start(folder, "--ckpt_path", "last").wait(300) == 0
+    same_end(tmp_path / "calm/runs/unet/0", folder / "runs/unet/0", epochs * steps)
 
 
 def test_a_second_signal_quits_at_once(tmp_path):
