@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class CompileNets(Callback):
     """Compiles the nets of a task in place, so that the names in checkpoints stay.
 
-    On a GPU it pays after a minute; on a CPU it gains a tenth and costs up to a minute at the start.
+    Compiling takes up to a minute at the start; on a CPU it gains about a tenth, so it is meant for GPUs.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,8 +1,8 @@
 """U-Net: Convolutional Networks for Biomedical Image Segmentation, https://arxiv.org/abs/1505.04597.
 
 Differs from the paper: padded convolutions (the output has the size of the input), batch norm, any input size, and a
-``patch`` that lets the net work at reduced resolution, which suits CPUs: wide layers on small maps run several times
-faster there than narrow layers on large ones.
+``patch`` that lets the net work at reduced resolution, which suits CPUs: they compute wide layers on small maps at a
+higher rate than narrow layers on large ones.
 """
 
 from itertools import pairwise
