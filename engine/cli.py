@@ -4,8 +4,11 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from pydoc import locate
 from typing import Any, cast
 
 import torch
@@ -26,7 +29,7 @@ from engine.runs import folder_of, new_run
 from engine.watch import Watch
 
 # What the data know and the task needs, to build the net among other things.
-FACTS = ("in_channels", "num_classes", "class_names")
+FACTS = ("in_channels", "num_classes", "class_names", "num_features", "num_outputs")
 
 FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
 
@@ -92,11 +95,13 @@ class CLI(LightningCLI):
 
     def fact(self, data: LightningDataModule, name: str) -> Any:
         """Return what the data know; a prediction, which has no training data, asks the checkpoint."""
+        task = self.config[self.arguments.verb].model
+        if name not in signature(cast(Callable, locate(task.class_path))).parameters:
+            return None  # the link is dropped
         if self.arguments.verb == "predict":
             return self.checkpoint["hyper_parameters"][name]
         if not hasattr(type(data), name) and not hasattr(data, name):
-            task = self.config[self.arguments.verb].model.class_path
-            raise UserError(f"{task} needs {name!r}, which {type(data).__name__} does not know")
+            raise UserError(f"{task.class_path} needs {name!r}, which {type(data).__name__} does not know")
         value = getattr(data, name)
         trained = self.checkpoint.get("hyper_parameters", {}).get(name, value)
         if trained != value:

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 THUMBNAIL = 480  # longer side in pixels of the pictures on the page
+ROWS = 20  # of a table on the page
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1500px; padding: 0 1rem; color: #1b1f24; }
 article { display: flex; flex-wrap: wrap; gap: 1rem; padding: 1rem 0; border-top: 1px solid #d8dde3; }
 h2 { flex: 0 0 100%; font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
 figure { margin: 0; }
+table { border-collapse: collapse; font-size: 0.85rem; }
+td, th { padding: 0.1rem 0.6rem; text-align: right; border-bottom: 1px solid #d8dde3; }
 img { display: block; max-width: min(100%, 480px); min-width: 120px; border-radius: 4px; }
 figcaption, footer { color: #5b6672; font-size: 0.85rem; }
 """
@@ -27,8 +31,9 @@ figcaption, footer { color: #5b6672; font-size: 0.85rem; }
 class PredictionWriter(BasePredictionWriter):
     """Writes what ``predict_step`` returns, batch by batch: the predictions of a large folder fit into no memory.
 
-    Pictures become ``<name>_<key>.png``, everything else a column of ``predictions.csv``; ``index.html`` shows both. A
-    picture called ``input`` is for the page alone. Earlier predictions in the folder are replaced at the end.
+    Pictures become ``<name>_<key>.png``, tables ``<name>_<key>.csv``, everything else a column of ``predictions.csv``;
+    ``index.html`` shows all. A picture called ``input`` is for the page alone. Earlier predictions in the folder are
+    replaced at the end.
 
     Args:
         folder: Where to write.
@@ -75,6 +80,11 @@ class PredictionWriter(BasePredictionWriter):
                 if file:
                     value.save(self.scratch / file)
                     row[key] = file
+            elif isinstance(value, pd.DataFrame):
+                row[key] = f"{name}_{key}.csv"
+                value.to_csv(self.scratch / row[key], index=False)
+                link = f'<a href="{quote(row[key])}">{html.escape(key)}, {len(value)} rows</a>'
+                shown.append(f"<div>{link}{value.head(ROWS).to_html(index=False, border=0)}</div>")
             elif key != "path":
                 row[key] = str(value)
                 shown.append(f"<p>{html.escape(key)}: {html.escape(str(value))}</p>")

@@ -80,12 +80,16 @@ class SegmentationTask(LightningModule):
 
     def _loss(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Loss of logits (B, num_classes, H, W) against class ids (B, H, W)."""
-        cross_entropy = F.cross_entropy(logits, mask, self.class_weights, ignore_index=IGNORE)
+        log_shares = logits.log_softmax(dim=1)
+        cross_entropy = F.nll_loss(log_shares, mask, self.class_weights, ignore_index=IGNORE)
         # Dice: overlap over size of each class in the whole batch, so that small classes count as much as large ones.
-        counted = (mask != IGNORE)[:, None]
-        shares = logits.softmax(dim=1) * counted
-        truth = F.one_hot(mask.where(counted[:, 0], 0), logits.shape[1]).movedim(-1, 1) * counted
-        overlaps, sizes = (shares * truth).sum((0, 2, 3)), (shares + truth).sum((0, 2, 3))
+        counted = (mask != IGNORE).to(logits.dtype)
+        truth = mask.where(mask != IGNORE, 0)  # (B, H, W)
+        shares = log_shares.exp()
+        right = shares.gather(1, truth[:, None])[:, 0] * counted
+        empty = right.new_zeros(logits.shape[1])
+        overlaps = empty.index_add(0, truth.flatten(), right.flatten())
+        sizes = (shares * counted[:, None]).sum((0, 2, 3)).index_add(0, truth.flatten(), counted.flatten())
         return cross_entropy + 1 - ((2 * overlaps + 1) / (sizes + 1)).mean()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

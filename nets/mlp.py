@@ -1,0 +1,49 @@
+"""Multi-layer perceptron, Rumelhart, Hinton and Williams 1986, https://www.nature.com/articles/323533a0.
+
+Differs from the paper: any activation, dropout, and pictures as well as rows of numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between them.
+
+    Args:
+        num_features: Numbers in a row, or channels of a picture.
+        num_outputs: Numbers that come out: classes, or quantities.
+        hidden: Width of every hidden layer; none leaves a single linear layer, Rosenblatt's perceptron.
+        activation: What stands behind every hidden layer.
+        dropout: Share of hidden values set to zero in training.
+        size: Height and width at which pictures are read; others are resampled to it. Rows of numbers have 1.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_outputs: int,
+        hidden: Sequence[int] = (64, 64),
+        activation: Literal["relu", "tanh", "sigmoid", "gelu"] = "relu",
+        dropout: float = 0.0,
+        size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        layers: list[nn.Module] = []
+        width = num_features * size**2
+        for wider in hidden:
+            layers += [nn.Linear(width, wider), ACTIVATIONS[activation](), nn.Dropout(dropout)]
+            width = wider
+        self.layers = nn.Sequential(*layers, nn.Linear(width, num_outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map rows (B, num_features) or pictures (B, num_features, H, W) to outputs (B, num_outputs)."""
+        if x.ndim == 4 and x.shape[-2:] != (self.size, self.size):
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+        return self.layers(x.flatten(1))
