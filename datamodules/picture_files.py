@@ -1,7 +1,7 @@
 """Picture files of any kind that Pillow opens, as arrays of 8 bits."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +109,35 @@ def resized(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resamplin
     return small.reshape(*small.shape[:2], *pixels.shape[2:])
 
 
+def fitted(picture: Image.Image, channels: int, max_side: int) -> np.ndarray:
+    """Return a photo upright, scaled down so that no side exceeds ``max_side``, as uint8 (H, W, channels)."""
+    picture = upright(picture)
+    return resized(to_array(picture, channels), fit_within(picture.size, max_side), Image.Resampling.BOX)
+
+
+def square(picture: Image.Image, channels: int, size: int) -> np.ndarray:
+    """Return the middle of a photo, upright, as uint8 (size, size, channels)."""
+    pixels = to_array(upright(picture), channels)
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    kind = Image.Resampling.BOX if side > size else Image.Resampling.BILINEAR
+    return resized(pixels[top : top + side, left : left + side], (size, size), kind)
+
+
 class UnlabelledPictures(Dataset[dict[str, Any]]):
     """Picture files, prepared as the training pictures were.
 
-    A sample has ``image``, float (channels, H, W) in [0, 1], ``size``, the file's own (height, width), and ``path``.
-    Files that cannot be read are left out and named in ``skipped``.
+    A sample has ``image``, float (channels, H, W) in [0, 1], ``size``, the upright photo's own (height, width), and
+    ``path``. Files that cannot be read are left out and named in ``skipped``.
 
     Args:
         paths: Picture files.
-        channels: 1 for grey, 3 for colour.
-        max_side: Longer sides are scaled down to this many pixels.
+        prepare: From an opened picture to uint8 (H, W, channels).
     """
 
-    def __init__(self, paths: list[Path], channels: int, max_side: int) -> None:
-        self.channels, self.max_side = channels, max_side
+    def __init__(self, paths: list[Path], prepare: Callable[[Image.Image], np.ndarray]) -> None:
+        self.prepare = prepare
         self.paths: list[Path] = []
         self.skipped: list[str] = []
         for path in paths:
@@ -136,8 +151,7 @@ class UnlabelledPictures(Dataset[dict[str, Any]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        picture = upright(open_picture(self.paths[index]))
-        pixels = to_array(picture, self.channels)
-        small = resized(pixels, fit_within(picture.size, self.max_side), Image.Resampling.BOX)
-        image = torch.from_numpy(small.copy()).permute(2, 0, 1) / 255
-        return {"image": image, "size": (picture.height, picture.width), "path": str(self.paths[index])}
+        picture = open_picture(self.paths[index])
+        height, width = upright(picture).size[::-1]
+        image = torch.from_numpy(self.prepare(picture).copy()).permute(2, 0, 1) / 255
+        return {"image": image, "size": (height, width), "path": str(self.paths[index])}

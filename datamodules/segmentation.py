@@ -1,6 +1,6 @@
 """Segmentation of the user's own folder, and what all segmentation data have in common."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.augmentation import random_affine, random_colour
+from datamodules.augmentation import random_colour, random_grid, warped
 from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, generator_for, whole_batch
-from datamodules.picture_files import UnlabelledPictures, find_pictures
+from datamodules.picture_files import UnlabelledPictures, find_pictures, fitted
 from datamodules.picture_store import PARTS, PictureStore, decoded, find_pairs
 from engine.errors import UserError, some
 
@@ -168,14 +168,17 @@ class SegmentationDataModule(LightningDataModule):
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""
-        return UnlabelledPictures(find_pictures(paths), self.in_channels, self.max_side)
+        prepare = partial(fitted, channels=self.in_channels, max_side=self.max_side)
+        return UnlabelledPictures(find_pictures(paths), prepare)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         image, mask = batch["image"].float() / 255, batch["mask"].long()
         if self.trainer and self.trainer.training:
             generator = generator_for(batch["seed"], image.device)
             image = random_colour(image, generator)
-            image, mask = random_affine(image, mask, self.degrees, self.scale, self.flip, generator)
+            grid = random_grid(image, self.degrees, self.scale, self.flip, generator)
+            image = warped(image, grid)
+            mask = warped(mask[:, None].float(), grid, mode="nearest")[:, 0].long()
         return {"image": image, "mask": mask}
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class MLP(nn.Module):
     Args:
         num_features: Numbers in a row, or channels of a picture.
         num_outputs: Numbers that come out: classes, or quantities.
-        hidden: Width of every hidden layer; none leaves a single linear layer, Rosenblatt's perceptron.
+        hidden: Width of every hidden layer.
         activation: What stands behind every hidden layer.
         dropout: Share of hidden values set to zero in training.
         size: Height and width at which pictures are read; others are resampled to it. Rows of numbers have 1.
@@ -40,10 +40,28 @@ class MLP(nn.Module):
         for wider in hidden:
             layers += [nn.Linear(width, wider), ACTIVATIONS[activation](), nn.Dropout(dropout)]
             width = wider
-        self.layers = nn.Sequential(*layers, nn.Linear(width, num_outputs))
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(width, num_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map rows (B, num_features) or pictures (B, num_features, H, W) to outputs (B, num_outputs)."""
         if x.ndim == 4 and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
-        return self.layers(x.flatten(1))
+        return self.head(self.layers(x.flatten(1)))
+
+
+class Perceptron(nn.Module):
+    """A single linear layer, which parts classes by straight lines only; Rosenblatt 1958, https://doi.org/10.1037/h0042519.
+
+    Args:
+        num_features: Numbers in a row.
+        num_outputs: Numbers that come out: classes.
+    """
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(num_features, num_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map rows (B, num_features) to outputs (B, num_outputs)."""
+        return self.head(x)
