@@ -7,7 +7,6 @@ from torch.optim import Optimizer
 
 from engine.pictures import lines, show
 
-
 EVERY = 10  # steps between two looks
 
 

