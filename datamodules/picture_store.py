@@ -88,7 +88,7 @@ def split_by_content(parts: list[str], hashes: list[str], present: np.ndarray) -
     Args:
         parts: Part of every sample.
         hashes: Hash of every sample's picture.
-        present: Whether a sample has an id, (N, 256).
+        present: Whether a sample has a class or an id, (N, ids).
 
     Returns:
         The new part of every sample.
@@ -98,7 +98,7 @@ def split_by_content(parts: list[str], hashes: list[str], present: np.ndarray) -
         groups: dict[str, list[int]] = {}
         for i in sorted((i for i, part in enumerate(new) if part == "train"), key=lambda i: hashes[i]):
             groups.setdefault(hashes[i], []).append(i)
-        left = sum((present[group].sum(0) for group in groups.values()), np.zeros(256, int))
+        left = sum((present[group].sum(0) for group in groups.values()), np.zeros(present.shape[1], int))
         moved = 0
         for group in groups.values():
             gone = present[group].sum(0)
