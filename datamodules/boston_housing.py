@@ -25,7 +25,7 @@ class BostonHousingDataModule(TabularDataModule):
         batch_size: Rows in a batch.
     """
 
-    def __init__(self, fold: int = 0, batch_size: int = 32) -> None:
+    def __init__(self, fold: int = 0, batch_size: int = 64) -> None:
         super().__init__("medv", batch_size, ignore=["b"])
         if not 0 <= fold < FOLDS:
             raise UserError(f"data.fold is {fold}, but the folds are 0 to {FOLDS - 1}")

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -31,19 +31,21 @@ class Column:
     Args:
         name: Name in the header.
         median: What stands for missing numbers; None for a column of categories.
-        missing: Whether training rows lack numbers, so that a feature of its own says where.
+        lowest: Smallest number; the root of the distance from it is a feature too, but for columns of two values.
+        missing: Whether numbers are missing, so that a feature of its own says where.
         categories: The known categories, each a feature; the empty one stands for missing entries.
     """
 
     name: str
-    median: float | None
-    missing: bool
-    categories: list[str]
+    median: float | None = None
+    lowest: float | None = None
+    missing: bool = False
+    categories: list[str] = field(default_factory=list)
 
     @property
     def num_features(self) -> int:
         """Features that are made of the column."""
-        return len(self.categories) if self.median is None else 1 + self.missing
+        return len(self.categories) if self.median is None else 1 + (self.lowest is not None) + self.missing
 
 
 class Rows(Dataset[dict[str, Any]]):
@@ -106,10 +108,11 @@ class UnlabelledTables(Dataset[dict[str, Any]]):
 class TabularDataModule(LightningDataModule):
     """Batches of rows; a data set says what its table is.
 
-    A batch has ``features``, float32 (B, num_features), and ``target``, float32 (B, 1), where the target is a number, or
-    ``label``, int64 (B,), where it is a class. Columns of numbers are one feature each, with the median of the training
-    rows where an entry is missing, and a second feature that says where, if training rows lack any. Columns of text are
-    a feature for every category of the training rows; an unknown category is none of them.
+    A batch has ``features``, float32 (B, num_features), and ``target``, float32 (B, 1), where the target is a number,
+    or ``label``, int64 (B,), where it is a class. A column of numbers is two features, the number and the root of its
+    distance from the smallest one, which spreads the many small values of a skewed column. Where an entry is missing
+    they are those of the median, and a third feature says so, if training rows lack any. A column of text is a feature
+    for every category; an unknown category is none of them. All this is learned from the training rows alone.
 
     Args:
         target: Name of the column that is asked for.
@@ -223,11 +226,13 @@ class TabularDataModule(LightningDataModule):
                 continue
             missing = table.missing(name)
             if kind == "number":
-                median = np.nanmedian(table.values[name]) if not missing.all() else 0.0
-                columns.append(Column(name, float(median), bool(missing.any()), []))
+                values = table.values[name].dropna()
+                median = float(values.median()) if len(values) else 0.0
+                lowest = float(values.min()) if values.nunique() > 2 else None
+                columns.append(Column(name, median, lowest, bool(missing.any())))
             else:
                 counts = table.cells[name].where(~missing, "").value_counts()
-                columns.append(Column(name, None, False, sorted(counts.index[:MOST_CATEGORIES])))
+                columns.append(Column(name, categories=sorted(counts.index[:MOST_CATEGORIES])))
         return columns
 
     @property
@@ -245,7 +250,7 @@ class TabularDataModule(LightningDataModule):
         """Numbers to predict for a row."""
         if self._classes:
             raise UserError(
-                f"the target {self.target!r} holds classes such as {some(self._classes)}, but a number is to be predicted"
+                f"the target {self.target!r} holds text such as {some(self._classes)}, but a number is to be predicted"
             )
         return 1
 
@@ -432,7 +437,10 @@ def encoded(table: Table, columns: list[Column]) -> np.ndarray:
             features += [cells == category for category in column.categories]
         else:
             refuse_text(table, column.name)
-            features.append(np.where(missing, column.median, table.values[column.name]))
+            values = np.where(missing, column.median, table.values[column.name])
+            features.append(values)
+            if column.lowest is not None:
+                features.append(np.sqrt(np.maximum(values - column.lowest, 0)))
             features += [missing] if column.missing else []
     return np.stack(features, axis=1).astype(np.float32)
 

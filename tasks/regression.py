@@ -83,7 +83,7 @@ class RegressionTask(LightningModule):
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data:
-            rows = data.rows("train")
+            rows = all_rows(data, "train")
             for name, values in (("feature", rows["features"]), ("target", rows["target"])):
                 deviation, mean = torch.std_mean(values.double(), dim=0, correction=0)
                 getattr(self, f"{name}_mean").copy_(mean)
@@ -95,7 +95,7 @@ class RegressionTask(LightningModule):
         return loss
 
     def _loss(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Loss of standardized values (B, num_outputs) or (B, members, num_outputs) against targets (B, num_outputs)."""
+        """Loss of standardized values (B, num_outputs), or those of (B, members, num_outputs), against targets."""
         target = (target - self.target_mean) / self.target_deviation
         if predicted.ndim == 3:
             target = target[:, None].expand_as(predicted)
@@ -130,7 +130,7 @@ class RegressionTask(LightningModule):
         self.seen.append((batch["features"].cpu(), (predicted + self.target_mean).cpu(), batch["target"].cpu()))
 
     def _report(self, stage: str, metrics: MetricCollection) -> None:
-        """Log the metrics; show predictions beside truths, the residuals and, in the test, what the columns are worth."""
+        """Log the metrics; show predictions beside truths, the residuals and, in a test, the columns' importance."""
         values = metrics.compute()
         metrics.reset()
         self.log(f"{stage}/rmse", values["rmse"], prog_bar=True, sync_dist=True)
@@ -173,13 +173,13 @@ class RegressionTask(LightningModule):
 
     def baseline(self, datamodule: LightningDataModule) -> dict[str, float]:
         """Return the metrics of predicting the mean of the training targets everywhere."""
-        rows, truth = datamodule.rows("train"), datamodule.rows("test")["target"]
-        return scores(rows["target"].mean(0).expand_as(truth), truth)
+        train, test = (all_rows(datamodule, part)["target"] for part in ("train", "test"))
+        return scores(train.mean(0).expand_as(test), test)
 
     def references(self, datamodule: LightningDataModule) -> dict[str, dict[str, float]]:
         """Return the metrics of ridge regression and of gradient boosting, taught with the training rows."""
         train, test = (
-            {name: values.double().numpy() for name, values in datamodule.rows(part).items()}
+            {name: values.double().numpy() for name, values in all_rows(datamodule, part).items()}
             for part in ("train", "test")
         )
         # The strength of ridge is chosen by leaving out each training row in turn; boosting is scikit-learn's default.
@@ -197,6 +197,12 @@ class RegressionTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
         return scheduled(self.trainer, optimizer, self.scheduler(optimizer))
+
+
+def all_rows(datamodule: LightningDataModule, part: str) -> dict[str, Tensor]:
+    """Return ``features`` (N, num_features) and ``target`` (N, num_outputs) of all rows of a part."""
+    tables: Any = datamodule
+    return tables.rows(part)
 
 
 def regression_metrics() -> MetricCollection:
