@@ -225,7 +225,7 @@ def draw_predictions(predicted: np.ndarray, truth: np.ndarray, title: str) -> Im
     left.plot(ends, ends, color=MUTED, linewidth=1)
     left.scatter(truth, predicted, s=np.clip(4000 / len(truth), 2, 20), color=ACCENT, alpha=0.5, linewidths=0)
     left.set(xlabel="truth", ylabel="prediction")
-    right.hist((predicted - truth).ravel(), bins=40, color=ACCENT)
+    right.hist((predicted - truth).ravel(), bins=30, color=ACCENT)
     right.axvline(0, color=INK, linewidth=1)
     right.set(xlabel="prediction - truth", ylabel="rows")
     return finished(figure, title)
