@@ -153,8 +153,10 @@ class TabularDataModule(LightningDataModule):
                 hint = f"; did you mean {close[0]}?" if close else ""
                 raise UserError(f"{file_of(table)} has no column {name!r}{hint} It has {some(list(table.cells), 12)}")
         known = ~table.missing(self.target)
-        if not known.any():
-            raise UserError(f"the target {self.target!r} of {file_of(table)} has no entries")
+        if known.sum() < len(PARTS):
+            raise UserError(
+                f"{file_of(table)} has {known.sum()} row(s) with a {self.target!r}, too few to train, validate and test"
+            )
         kept = [part for part, there in zip(parts, known, strict=True) if there]
         return table[known], kept, int((~known).sum())
 
@@ -171,14 +173,12 @@ class TabularDataModule(LightningDataModule):
             return "as told"
         if name in self.categories:
             return "category"
-        if text.sum() <= max(1, FAULTY * len(entries)) and text.sum() < len(entries):
-            if np.array_equal(np.diff(table.values[name], prepend=-1), np.ones(len(table))):
-                return "row numbers"
-            kind = "number"
-        else:
-            kind = "category"
+        wrong = text.sum()
+        kind = "number" if wrong < len(entries) and wrong <= max(1, FAULTY * len(entries)) else "category"
         if name == self.target:
             return kind
+        if (np.diff(table.values[name]) == 1).all() and table.values[name].iloc[0] in (0, 1):
+            return "row numbers"
         distinct = entries.nunique()
         if distinct + missing.any() < 2:
             return "the same everywhere"
@@ -304,12 +304,10 @@ class TabularDataModule(LightningDataModule):
         for name, kind in self.kinds.items():
             if kind == "number":
                 refuse_text(table, name)
+        fewest = 1 if self._classes else 2  # there is no R2 of a single number
         for part in PARTS:
-            if part not in self.parts:
-                raise UserError(
-                    f"{len(table)} row(s) of {file_of(table)} leave none for {part}; "
-                    f"at least three different ones are needed"
-                )
+            if (self.parts == part).sum() < fewest:
+                raise UserError(f"{len(table)} row(s) of {file_of(table)} leave fewer than {fewest} for {part}")
         in_train = table.cells[self.target][self.parts == "train"]
         if in_train.nunique() < 2:
             raise UserError(f"the target {self.target!r} is {in_train.iloc[0]} in every training row")

@@ -70,7 +70,7 @@ class MLPEnsemble(nn.Module):
         self,
         num_features: int,
         num_outputs: int,
-        members: int = 8,
+        members: int = 16,
         hidden: Sequence[int] = (64, 64),
         activation: Literal["relu", "tanh", "sigmoid", "gelu"] = "relu",
         dropout: float = 0.0,
