@@ -88,7 +88,7 @@ def split_by_content(parts: list[str], hashes: list[str], present: np.ndarray) -
     Args:
         parts: Part of every sample.
         hashes: Hash of every sample's picture.
-        present: Whether a sample has an id or class, (N, ids).
+        present: Whether a sample has a class or an id, (N, ids).
 
     Returns:
         The new part of every sample.

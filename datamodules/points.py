@@ -1,5 +1,6 @@
 """XOR: the four rows on which a single layer fails (Minsky and Papert 1969)."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, whole_batch
+from datamodules.tabular import Column, UnlabelledTables, find_tables
 
 ROWS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 LABELS = torch.tensor([0, 1, 1, 0])  # whether exactly one of both is 1
@@ -82,3 +84,7 @@ class XorDataModule(LightningDataModule):
         dataset: Any = XorRows(repeats=1)
         batches = SameSizeBatches([(1, 1)] * len(dataset), self.batch_size)
         return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+
+    def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
+        """Return the user's CSV files with the columns ``a`` and ``b`` as a data set for ``predict_step``."""
+        return UnlabelledTables(find_tables(paths), [Column("a", median=0.0), Column("b", median=0.0)])

@@ -138,7 +138,7 @@ class Command(CLI):
     def predict(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
         """Apply a checkpoint to the user's files."""
         self.first_lines()
-        datamodule.load_state_dict(self.checkpoint[type(datamodule).__qualname__])
+        datamodule.load_state_dict(self.checkpoint.get(type(datamodule).__qualname__, {}))  # some have no state
         dataset = cast(Predictable, datamodule).predict_dataset([Path(path) for path in self.config.predict.input])
         if dataset.skipped:
             console.print(f"skipped {len(dataset.skipped)} that cannot be read: {some(dataset.skipped)}", markup=False)

@@ -4,8 +4,10 @@ Differs from the paper: any activation, dropout, and pictures as well as rows of
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,3 +67,43 @@ class Perceptron(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map rows (B, num_features) to outputs (B, num_outputs)."""
         return self.head(x)
+
+
+class MLPEnsemble(nn.Module):
+    """Several MLPs of one shape, each with weights of its own, that are trained at once; their mean is the answer.
+
+    Lakshminarayanan, Pritzel and Blundell 2017, https://arxiv.org/abs/1612.01474. Differs from the paper: all members
+    see the same batches, and there is one product of stacked matrices for all of them in place of one for each.
+
+    Args:
+        num_features: Numbers in a row.
+        num_outputs: Numbers that come out.
+        members: Number of MLPs.
+        hidden: Width of every hidden layer of a member.
+        activation: What stands behind every hidden layer.
+        dropout: Share of hidden values set to zero in training.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_outputs: int,
+        members: int = 16,
+        hidden: Sequence[int] = (64, 64),
+        activation: Literal["relu", "tanh", "sigmoid", "gelu"] = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.members, self.activation, self.dropout = members, ACTIVATIONS[activation](), nn.Dropout(dropout)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for narrow, wide in pairwise([num_features, *hidden, num_outputs]):
+            bound = narrow**-0.5  # as in nn.Linear
+            self.weights.append(torch.empty(members, narrow, wide).uniform_(-bound, bound))
+            self.biases.append(torch.empty(members, 1, wide).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map rows (B, num_features) to (B, members, num_outputs) in training, else to their mean (B, num_outputs)."""
+        x = x.expand(self.members, *x.shape)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, self.dropout(self.activation(x)) if i else x, weight)  # (members, B, width)
+        return x.movedim(0, 1) if self.training else x.mean(0)

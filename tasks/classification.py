@@ -1,10 +1,12 @@
 """Classification: one class for a picture, or for a row of numbers."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -199,12 +201,22 @@ class ClassificationTask(LightningModule):
         return decision_regions(classes, (x0, x1, y0, y1), points.numpy(), labels, self.class_names, title)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """Return for a picture its ``path``, ``input``, ``class``, ``probability`` and the next ``others``."""
-        probabilities = self(batch["image"])[0].float().softmax(0)
-        best, *others = probabilities.argsort(descending=True)[:4].tolist()
-        record = {"path": batch["path"][0], "input": picture_of(batch["image"][0].cpu())}
-        record |= {"class": self.class_names[best], "probability": f"{probabilities[best]:.4f}"}
-        return [{**record, "others": ", ".join(f"{self.class_names[c]} {probabilities[c]:.4f}" for c in others)}]
+        """Return for a picture its ``path``, ``input``, ``class``, ``probability`` and the next likely ``others``.
+
+        For a table return its ``path`` and ``predictions``, its rows with the class and the probability of each.
+        """
+        inputs = batch["features"][0] if "table" in batch else batch["image"]
+        path, probabilities = batch["path"][0], self(inputs).float().softmax(1).cpu()
+        if "table" in batch:
+            rows = pd.read_csv(io.StringIO(batch["table"][0]), dtype=str, keep_default_na=False)
+            highest, classes = probabilities.max(1)
+            rows["prediction"], rows["probability"] = [self.class_names[c] for c in classes], highest.numpy()
+            return [{"path": path, "predictions": rows}]
+        best, *others = probabilities[0].argsort(descending=True)[:4].tolist()
+        record = {"path": path, "input": picture_of(batch["image"][0].cpu()), "class": self.class_names[best]}
+        named = {c: f"{probabilities[0, c]:.4f}" for c in (best, *others)}
+        others_named = ", ".join(f"{self.class_names[c]} {named[c]}" for c in others)
+        return [{**record, "probability": named[best], "others": others_named}]
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of always naming the most frequent class of the training part, then the next ones."""

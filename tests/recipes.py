@@ -130,6 +130,55 @@ def classifier(small: list[str], wide: list[str], public: str) -> Recipe:
     )
 
 
+def write_homes(path: Path, count: int = 80, seed: int = 0) -> None:
+    """Write homes whose price follows from size, age and town; an age here and there is missing."""
+    rng = np.random.default_rng(seed)
+    lines = ["size,age,town,price"]
+    for _ in range(count):
+        size, age, town = rng.uniform(30, 200), rng.integers(0, 90), rng.choice(["Inland", "Bay"])
+        price = 2 * size - age + 50 * (town == "Bay")
+        lines.append(f"{size:.1f},{'' if rng.random() < 0.1 else age},{town},{price:.1f}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def own_table(folder: Path) -> list[str]:
+    write_homes(folder / "homes.csv")
+    flags = ["--data", "datamodules.tabular.TabularCSVDataModule", "--data.target", "price"]
+    return [*flags, "--data.root", str(folder / "homes.csv")]
+
+
+def boston_csv(folder: Path) -> list[str]:
+    from datamodules.boston_housing import BostonHousingDataModule
+
+    folder.mkdir()
+    table, _ = BostonHousingDataModule().read()
+    table.cells[:5].drop(columns="medv").to_csv(folder / "tracts.csv", index=False)
+    return [str(folder / "tracts.csv")]
+
+
+def mean_price() -> float:
+    from datamodules.boston_housing import BostonHousingDataModule
+
+    data = BostonHousingDataModule()
+    prices = data.source[0].values["medv"].to_numpy()
+    return float(np.sqrt(np.mean((prices[data.parts == "test"] - prices[data.parts == "train"].mean()) ** 2)))
+
+
+def california(folder: Path) -> list[str]:
+    """Write a few blocks in the layout of the usual CSV file of California housing."""
+    folder.mkdir()
+    names = "longitude,latitude,housing_median_age,total_rooms,total_bedrooms,population,households,median_income"
+    lines = [f"{names},median_house_value,ocean_proximity"]
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        numbers = ",".join(f"{value:.2f}" for value in rng.uniform(1, 40, 9))
+        lines.append(f"{numbers},{'NEAR BAY' if i % 3 else '<1H OCEAN'}")
+    lines[7] = lines[7].replace(lines[7].split(",")[4], "")  # the real file lacks some of its total_bedrooms
+    (folder / "housing.csv").write_text("\n".join(lines) + "\n")
+    return ["--data.root", str(folder / "housing.csv")]
+
+
 RECIPES = {
     "unet": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "160"],
@@ -154,4 +203,13 @@ RECIPES = {
     "vgg": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_fashion_mnist"),
     "resnet": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_fashion_mnist"),
     "vit": classifier(["--model.net.dim", "16"], ["--model.net.dim", "32"], "data_fashion_mnist"),
+    "housing": Recipe(
+        small=["--model.net.members", "2", "--model.net.dropout", "0"],  # compiled dropout draws other numbers
+        by_heart=["--data.batch_size", "400", "--trainer.max_epochs", "150"],
+        own=own_table,
+        inputs=boston_csv,
+        outputs=("_predictions.csv",),
+        baseline=mean_price,
+        public={"data_california_housing": california},
+    ),
 }

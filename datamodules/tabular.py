@@ -1,0 +1,479 @@
+"""Tables: the user's own CSV files, and what all tables have in common."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, whole_batch
+from datamodules.csv_table import Table, join, read_csv
+from datamodules.picture_store import PARTS, split_by_content
+from engine.errors import UserError, some
+
+FAULTY = 0.1  # share of text up to which a column still is one of numbers, with faults in it
+MOST_CATEGORIES = 100  # of a column; rarer ones are taken for unknown
+MEASURED = 8192  # rows in a batch that is not trained on
+
+
+@dataclass
+class Column:
+    """What the training rows say about a column of the file.
+
+    Args:
+        name: Name in the header.
+        median: What stands for missing numbers; None for a column of categories.
+        lowest: Smallest number; the root of the distance from it is a feature too, but for columns of two values.
+        missing: Whether numbers are missing, so that a feature of its own says where.
+        categories: The known categories, each a feature; the empty one stands for missing entries.
+    """
+
+    name: str
+    median: float | None = None
+    lowest: float | None = None
+    missing: bool = False
+    categories: list[str] = field(default_factory=list)
+
+    @property
+    def num_features(self) -> int:
+        """Features that are made of the column."""
+        return len(self.categories) if self.median is None else 1 + (self.lowest is not None) + self.missing
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """Rows of a table, a whole batch at a time.
+
+    A batch has ``features``, float32 (B, num_features), and ``target``, float32 (B, 1), or ``label``, int64 (B,).
+
+    Args:
+        tensors: The same of all rows.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors["features"])
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        rows = torch.tensor(indices) % len(self)  # see ShuffledEpochs
+        return {name: values[rows] for name, values in self.tensors.items()}
+
+
+class UnlabelledTables(Dataset[dict[str, Any]]):
+    """CSV files, prepared as the training rows were.
+
+    A sample is a file: its ``path``, ``features``, float32 (N, num_features), and ``table``, the file as CSV text, with
+    a further column ``note`` where a row has something unknown or missing. Files that do not fit are left out and named
+    in ``skipped``.
+
+    Args:
+        paths: CSV files.
+        columns: What the training rows have said.
+    """
+
+    def __init__(self, paths: list[Path], columns: list[Column]) -> None:
+        self.samples: list[dict[str, Any]] = []
+        self.skipped: list[str] = []
+        for path in paths:
+            try:
+                table = read_csv(path)
+                lacking = [column.name for column in columns if column.name not in table.cells]
+                if lacking:
+                    raise UserError(f"{path} has no column {some(lacking)}")
+                features = torch.from_numpy(encoded(table, columns))
+            except UserError as error:
+                self.skipped.append(str(error))
+                continue
+            rows, noted = table.cells, notes(table, columns)
+            if any(noted):
+                rows = rows.assign(note=noted)
+            self.samples.append({"path": str(path), "features": features, "table": rows.to_csv(index=False)})
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.samples[index]
+
+
+class TabularDataModule(LightningDataModule):
+    """Batches of rows; a data set says what its table is.
+
+    A batch has ``features``, float32 (B, num_features), and ``target``, float32 (B, 1), where the target is a number,
+    or ``label``, int64 (B,), where it is a class. A column of numbers is two features, the number and the root of its
+    distance from the smallest one, which spreads the many small values of a skewed column. Where an entry is missing
+    they are those of the median, and a third feature says so, if training rows lack any. A column of text is a feature
+    for every category; an unknown category is none of them. All this is learned from the training rows alone.
+
+    Args:
+        target: Name of the column that is asked for.
+        batch_size: Rows in a batch.
+        categories: Columns that are categories though they hold numbers; the target too may be one.
+        ignore: Columns to leave out.
+    """
+
+    def __init__(
+        self, target: str, batch_size: int, categories: Iterable[str] = (), ignore: Iterable[str] = ()
+    ) -> None:
+        super().__init__()
+        self.target, self.batch_size = target, batch_size
+        self.categories, self.ignore = list(categories), list(ignore)
+        self.restored: list[Column] = []  # from a checkpoint: prediction needs no training data
+
+    def read(self) -> tuple[Table, list[str]]:
+        """Return all rows, and the part that each belongs to."""
+        raise UserError(f"{type(self).__name__} does not say where its rows are")
+
+    def split(self, parts: list[str], hashes: list[str], present: np.ndarray) -> list[str]:
+        """Return the part of every row, with the missing ones split off.
+
+        Args:
+            parts: Part of every row, as it is given.
+            hashes: Hash of every row's content, the target left out.
+            present: Whether a row has a class, (N, classes).
+        """
+        return split_by_content(parts, hashes, present)
+
+    @cached_property
+    def source(self) -> tuple[Table, list[str], int]:
+        """All rows that have a target, the part that each is given in, and the number of rows that have none."""
+        table, parts = self.read()
+        for name in (self.target, *self.categories, *self.ignore):
+            if name not in table.cells:
+                close = difflib.get_close_matches(name, list(table.cells), n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise UserError(f"{file_of(table)} has no column {name!r}{hint} It has {some(list(table.cells), 12)}")
+        known = ~table.missing(self.target)
+        if known.sum() < len(PARTS):
+            raise UserError(
+                f"{file_of(table)} has {known.sum()} row(s) with a {self.target!r}, too few to train, validate and test"
+            )
+        kept = [part for part, there in zip(parts, known, strict=True) if there]
+        return table[known], kept, int((~known).sum())
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """What every column is taken for: ``number``, ``category``, or why it is left out."""
+        table, _, _ = self.source
+        return {name: self._kind(table, name) for name in table.cells}
+
+    def _kind(self, table: Table, name: str) -> str:
+        missing, text = table.missing(name), table.text(name)
+        entries = table.cells[name][~missing]
+        if name in self.ignore:
+            return "as told"
+        if name in self.categories:
+            return "category"
+        wrong = text.sum()
+        kind = "number" if wrong < len(entries) and wrong <= max(1, FAULTY * len(entries)) else "category"
+        if name == self.target:
+            return kind
+        if (np.diff(table.values[name]) == 1).all() and table.values[name].iloc[0] in (0, 1):
+            return "row numbers"
+        distinct = entries.nunique()
+        if distinct + missing.any() < 2:
+            return "the same everywhere"
+        if kind == "category" and distinct > max(20, len(table) / 2):
+            return "another text in almost every row"
+        return kind
+
+    @cached_property
+    def parts(self) -> np.ndarray:
+        """Part of every row."""
+        table, parts, _ = self.source
+        kept = [name for name, kind in self.kinds.items() if kind in ("number", "category") and name != self.target]
+        if not kept:
+            raise UserError(f"{file_of(table)} has no column to tell {self.target!r} by")
+        hashes = [sha256("\x1f".join(row).encode()).hexdigest() for row in table.cells[kept].itertuples(index=False)]
+        present = self._labels()[:, None] == np.arange(max(1, len(self._classes)))
+        return np.array(self.split(parts, hashes, present))
+
+    @cached_property
+    def _classes(self) -> list[str]:
+        """The entries of a target of classes, in order; none where it is a number."""
+        table, _, _ = self.source
+        if self.kinds[self.target] == "number":
+            return []
+        values = dict(zip(table.cells[self.target], table.values[self.target], strict=True))
+        return sorted(values, key=lambda text: (np.nan_to_num(values[text], nan=np.inf), text))
+
+    def _labels(self) -> np.ndarray:
+        """Return the class of every row, 0 for all where the target is a number."""
+        table, _, _ = self.source
+        number = {text: i for i, text in enumerate(self._classes)}
+        return np.array([number.get(text, 0) for text in table.cells[self.target]])
+
+    @property
+    def columns(self) -> list[Column]:
+        """What the training rows say about every column that is used."""
+        return self.restored or self._columns
+
+    @cached_property
+    def _columns(self) -> list[Column]:
+        table, _, _ = self.source
+        table, columns = table[self.parts == "train"], []
+        for name, kind in self.kinds.items():
+            if name == self.target or kind not in ("number", "category"):
+                continue
+            missing = table.missing(name)
+            if kind == "number":
+                values = table.values[name].dropna()
+                median = float(values.median()) if len(values) else 0.0
+                lowest = float(values.min()) if values.nunique() > 2 else None
+                columns.append(Column(name, median, lowest, bool(missing.any())))
+            else:
+                counts = table.cells[name].where(~missing, "").value_counts()
+                columns.append(Column(name, categories=sorted(counts.index[:MOST_CATEGORIES])))
+        return columns
+
+    @property
+    def num_features(self) -> int:
+        """Numbers in a row."""
+        return sum(column.num_features for column in self.columns)
+
+    @property
+    def in_channels(self) -> int:
+        """The same, for nets that call it so."""
+        return self.num_features
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers to predict for a row."""
+        if self._classes:
+            raise UserError(
+                f"the target {self.target!r} holds text such as {some(self._classes)}, but a number is to be predicted"
+            )
+        return 1
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes of the target."""
+        if not self._classes:
+            raise UserError(
+                f"the target {self.target!r} holds numbers; if they stand for classes, say so: "
+                f"--data.categories '[{self.target}]'"
+            )
+        return self._classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def features_of(self) -> dict[str, list[int]]:
+        """The features that are made of every column, by its name."""
+        ends = np.cumsum([column.num_features for column in self.columns]).tolist()
+        return {
+            column.name: list(range(end - column.num_features, end))
+            for column, end in zip(self.columns, ends, strict=True)
+        }
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every feature over the training rows, each (num_features,)."""
+        features = self.rows("train")["features"].double()
+        deviation = features.std(0, correction=0)
+        return features.mean(0).float(), deviation.where(deviation > 0, 1).float()
+
+    def rows(self, part: str) -> dict[str, Tensor]:
+        """Return all rows of a part as one batch.
+
+        Args:
+            part: ``train``, ``val`` or ``test``.
+        """
+        here = self.parts == part
+        table = self.source[0][here]
+        features = torch.from_numpy(encoded(table, self.columns))
+        if self._classes:
+            return {"features": features, "label": torch.from_numpy(self._labels()[here])}
+        target = table.values[self.target].to_numpy(np.float32)
+        return {"features": features, "target": torch.from_numpy(target.copy())[:, None]}
+
+    def prepare_data(self) -> None:
+        table, _, _ = self.source
+        for name, kind in self.kinds.items():
+            if kind == "number":
+                refuse_text(table, name)
+        fewest = 1 if self._classes else 2  # there is no R2 of a single number
+        for part in PARTS:
+            if (self.parts == part).sum() < fewest:
+                raise UserError(f"{len(table)} row(s) of {file_of(table)} leave fewer than {fewest} for {part}")
+        in_train = table.cells[self.target][self.parts == "train"]
+        if in_train.nunique() < 2:
+            raise UserError(f"the target {self.target!r} is {in_train.iloc[0]} in every training row")
+        for name in self._classes:
+            if name not in set(in_train):
+                places = table.places[(table.cells[self.target] == name).to_numpy()].tolist()
+                raise UserError(f"the class {name!r} occurs only outside the training part: {some(places)}")
+
+    def __str__(self) -> str:
+        table, given, dropped = self.source
+        sizes = " / ".join(f"{int((self.parts == part).sum()):,} {part}" for part in PARTS)
+        said = [f"{sizes} rows, {self.num_features} features of {len(self.columns)} columns, target {self.target}"]
+        if self._classes:
+            said[0] += f" of {len(self._classes)} classes"
+        split = [part for part in PARTS if part not in given]
+        if split:
+            said.append(f"{' and '.join(split)} split off by content")
+        gaps = {column.name: int(table.missing(column.name).sum()) for column in self.columns}
+        gaps = {name: count for name, count in gaps.items() if count}
+        if gaps:
+            listed = [f"{count:,} of {name}" for name, count in gaps.items()]
+            said.append(f"missing: {some(listed, 8)}, numbers taken for the median of the training rows and marked")
+        noted = [note for note in notes(table, self.columns) if "unknown" in note]
+        if noted:
+            said.append(f"{len(noted):,} rows have a category that is unknown to training: {some(noted)}")
+        out = [f"{name} ({kind})" for name, kind in self.kinds.items() if kind not in ("number", "category")]
+        if out:
+            said.append(f"left out: {some(out, 8)}")
+        if dropped:
+            said.append(f"dropped {dropped:,} rows without a target")
+        return f"{type(self).__name__}: {'; '.join(said)}"
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        dataset = Rows(self.rows("train"))
+        return ResumableLoader(
+            dataset,
+            min(self.batch_size, len(dataset)),
+            sampler=ShuffledEpochs(len(dataset)),
+            collate_fn=whole_batch,
+            drop_last=True,  # all steps weigh the same
+            generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("test")
+
+    def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
+        """Return batches of a part in a fixed order."""
+        dataset = Rows(self.rows(part))
+        batches = SameSizeBatches([(1, 1)] * len(dataset), MEASURED)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+
+    def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
+        """Return the user's CSV files, and those in folders, as a data set for ``predict_step``."""
+        return UnlabelledTables(find_tables(paths), self.columns)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"columns": [asdict(column) for column in self.columns]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = [Column(**column) for column in state_dict["columns"]]
+
+
+class TabularCSVDataModule(TabularDataModule):
+    """The user's own table: a CSV file, or a folder with ``train.csv`` and perhaps ``val.csv`` and ``test.csv``.
+
+    The first line names the columns. A missing val or test part is split off the training part, a tenth each, by
+    content: rows that differ in nothing but the target stay on one side. Rows without a target are left out, and so are
+    columns that are the same everywhere, count the rows, or hold another text in almost every row.
+
+    Args:
+        root: The file or the folder.
+        target: Name of the column to predict: a number, or a class.
+        batch_size: Rows in a batch.
+        categories: Columns that are categories though they hold numbers; name the target here for classes 0, 1, ...
+        ignore: Columns to leave out.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        target: str,
+        batch_size: int = 256,
+        categories: list[str] | None = None,
+        ignore: list[str] | None = None,
+    ) -> None:
+        super().__init__(target, batch_size, categories or (), ignore or ())
+        self.root = Path(root)
+
+    def read(self) -> tuple[Table, list[str]]:
+        if self.root.is_file():
+            table = read_csv(self.root)
+            return table, ["train"] * len(table)
+        if not (self.root / "train.csv").is_file():
+            raise UserError(f"{self.root} is neither a CSV file nor a folder with a train.csv")
+        files = [self.root / f"{part}.csv" for part in PARTS]
+        tables = {path: read_csv(path) for path in files if path.is_file()}
+        names = list(tables[files[0]].cells)
+        for path, table in tables.items():
+            lacking = [name for name in names if name not in table.cells]
+            if lacking:
+                raise UserError(f"{path} has no column {some(lacking)}, but {files[0]} has")
+            tables[path] = Table(table.cells[names], table.values[names], table.places)
+        return join(list(tables.values())), [path.stem for path, table in tables.items() for _ in range(len(table))]
+
+
+def find_tables(paths: list[Path]) -> list[Path]:
+    """Return the CSV files among the paths and in the folders among them."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        found += sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    return found
+
+
+def encoded(table: Table, columns: list[Column]) -> np.ndarray:
+    """Return the features of rows, float32 (N, num_features).
+
+    Raises:
+        UserError: There is text in a column of numbers.
+    """
+    features: list[np.ndarray] = []
+    for column in columns:
+        missing = table.missing(column.name)
+        if column.median is None:
+            cells = table.cells[column.name].where(~missing, "").to_numpy()
+            features += [cells == category for category in column.categories]
+        else:
+            refuse_text(table, column.name)
+            values = np.where(missing, column.median, table.values[column.name])
+            features.append(values)
+            if column.lowest is not None:
+                features.append(np.sqrt(np.maximum(values - column.lowest, 0)))
+            features += [missing] if column.missing else []
+    return np.stack(features, axis=1).astype(np.float32)
+
+
+def refuse_text(table: Table, column: str) -> None:
+    """Raise a UserError that names the cells of a column of numbers that are none."""
+    wrong = np.flatnonzero(table.text(column))
+    if len(wrong):
+        cells = [f"{table.places[row]}: {table.cells[column].iloc[row]!r}" for row in wrong]
+        raise UserError(
+            f"the column {column!r} holds numbers, but for {len(wrong)} cell(s): {some(cells)}; mend them, leave them "
+            f"empty, or take the column for categories by --data.categories '[{column}]'"
+        )
+
+
+def notes(table: Table, columns: list[Column]) -> list[str]:
+    """Return for every row what in it is missing or unknown to the training."""
+    said: list[list[str]] = [[] for _ in range(len(table))]
+    for column in columns:
+        missing = table.missing(column.name)
+        for row in np.flatnonzero(missing):
+            said[row].append(f"{column.name} is missing")
+        if column.median is None:
+            unknown = ~missing & ~table.cells[column.name].isin(column.categories).to_numpy()
+            for row in np.flatnonzero(unknown):
+                said[row].append(f"{column.name} {table.cells[column.name].iloc[row]!r} is unknown")
+    return ["; ".join(notes) for notes in said]
+
+
+def file_of(table: Table) -> str:
+    """Return the first of the files that a table is from."""
+    return str(table.places[0]).rpartition(", line ")[0]
