@@ -129,7 +129,7 @@ def check(node: Any, prefix: str, allowed: list[str]) -> Iterator[tuple[str, str
         return
     parameters = inspect.signature(taker).parameters
     for argument, value in (node.get("init_args") or {}).items():
-        if argument not in parameters:
+        if argument.removesuffix("+") not in parameters:  # a plus appends to a list
             hint = did_you_mean(argument, parameters)
             yield f"{prefix}.{argument}", f"{name} takes no {argument!r}{hint}; it takes {', '.join(parameters)}"
         yield from check(value, f"{prefix}.{argument}", allowed)

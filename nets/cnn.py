@@ -1,7 +1,7 @@
 """A small convolutional network in the manner of LeNet, LeCun et al. 1998, https://doi.org/10.1109/5.726791.
 
 Differs from the paper: 3x3 convolutions in pairs, batch norm, ReLU, maximum pooling, and an average over all places
-instead of fully connected layers, so that pictures may have any size from 8 x 8 on.
+instead of fully connected layers, so that pictures may have any size.
 """
 
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class CNN(nn.Module):
                     nn.ReLU(inplace=True),
                 ]
                 channels = wider
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout))
         self.head = nn.Linear(channels, out_channels)
 

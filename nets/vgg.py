@@ -1,6 +1,6 @@
 """Very Deep Convolutional Networks for Large-Scale Image Recognition, https://arxiv.org/abs/1409.1556.
 
-Differs from the paper: batch norm, any width, pictures of any size from 32 x 32 on, and one linear layer behind an
+Differs from the paper: batch norm, any width, pictures of any size, and one linear layer behind an
 average over all places instead of three wide ones.
 """
 
@@ -42,7 +42,7 @@ class VGG(nn.Module):
                     nn.ReLU(inplace=True),
                 ]
                 channels = wider
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout))
         self.head = nn.Linear(channels, out_channels)
 

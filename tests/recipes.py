@@ -121,7 +121,7 @@ def classifier(small: list[str], wide: list[str], public: str) -> Recipe:
     one_batch = ["--data.num_train", "64", "--data.batch_size", "64", "--data.degrees", "0", "--data.scale", "0"]
     return Recipe(
         small=[*small, "--data.num_train", "200"],
-        by_heart=[*wide, *one_batch, "--trainer.max_epochs", "100"],
+        by_heart=[*wide, *one_batch, "--trainer.max_epochs", "250"],
         own=own_classes,
         inputs=two_pictures,
         outputs=(),
@@ -201,8 +201,8 @@ RECIPES = {
     "mlp": classifier(["--model.net.hidden", "[8]"], ["--model.net.hidden", "[64]"], "data_mnist"),
     "cnn": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_mnist"),
     "vgg": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_fashion_mnist"),
-    "resnet": classifier(["--model.net.width", "4"], ["--model.net.width", "8"], "data_fashion_mnist"),
-    "vit": classifier(["--model.net.dim", "16"], ["--model.net.dim", "32"], "data_fashion_mnist"),
+    "resnet": classifier(["--model.net.width", "4"], ["--model.net.width", "16"], "data_fashion_mnist"),
+    "vit": classifier(["--model.net.dim", "16"], ["--model.net.dim", "64"], "data_fashion_mnist"),
     "housing": Recipe(
         small=["--model.net.members", "2", "--model.net.dropout", "0"],  # compiled dropout draws other numbers
         by_heart=["--data.batch_size", "400", "--trainer.max_epochs", "150"],

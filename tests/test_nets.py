@@ -4,15 +4,33 @@ import pytest
 import torch
 from torch import nn
 
-from nets.foreign import SMPNet
-from nets.mlp import MLP, MLPEnsemble
+from nets.attention import SelfAttention
+from nets.cnn import CNN
+from nets.foreign import SMPNet, TimmNet, TorchvisionNet
+from nets.mlp import MLP, MLPEnsemble, Perceptron
+from nets.resnet import ResNet
 from nets.unet import UNet
+from nets.vgg import VGG
+from nets.vit import ViT
 
 NETS = {
     "ensemble of MLPs": (lambda: MLPEnsemble(5, 2, members=3), (4, 5), (4, 3, 2)),
     "unet": (lambda: UNet(1, 3, width=4, depth=2), (2, 1, 17, 30), (2, 3, 17, 30)),
     "unet with patches": (lambda: UNet(3, 11, width=4, depth=2, patch=2), (2, 3, 21, 9), (2, 11, 21, 9)),
     "unet, smaller than its deepest scale": (lambda: UNet(3, 2, width=2, depth=4), (2, 3, 5, 3), (2, 2, 5, 3)),
+    "perceptron": (lambda: Perceptron(5, 3), (2, 5), (2, 3)),
+    "mlp on rows": (lambda: MLP(5, 3, hidden=[7]), (2, 5), (2, 3)),
+    "mlp on pictures": (lambda: MLP(3, 4, hidden=[7, 6], activation="tanh", size=6), (2, 3, 9, 14), (2, 4)),
+    "cnn": (lambda: CNN(1, 10, width=4), (2, 1, 17, 30), (2, 10)),
+    "cnn, tiny picture": (lambda: CNN(1, 10, width=4), (2, 1, 2, 3), (2, 10)),
+    "vgg": (lambda: VGG(3, 5, depth=16, width=4), (2, 3, 40, 33), (2, 5)),
+    "vgg, tiny picture": (lambda: VGG(3, 5, depth=11, width=4), (2, 3, 9, 7), (2, 5)),
+    "resnet": (lambda: ResNet(3, 5, width=4), (2, 3, 17, 30), (2, 5)),
+    "resnet for large pictures": (lambda: ResNet(3, 5, width=4, large=True), (2, 3, 65, 70), (2, 5)),
+    "vit": (lambda: ViT(3, 5, dim=16, depth=2, num_heads=2), (2, 3, 18, 30), (2, 5)),
+    "torchvision": (lambda: TorchvisionNet(3, 7, name="mobilenet_v3_small"), (4, 3, 40, 50), (4, 7)),
+    "torchvision, grey": (lambda: TorchvisionNet(1, 7), (4, 1, 40, 50), (4, 7)),
+    "timm": (lambda: TimmNet(1, 7, name="resnet10t"), (4, 1, 40, 50), (4, 7)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
 }
 
@@ -47,9 +65,62 @@ def test_an_ensemble_answers_with_the_mean_of_mlps_of_its_own_kind():
     answers = []
     for member in range(4):
         single = MLP(3, 2, hidden=(8, 5))
-        linear = [layer for layer in single.layers if isinstance(layer, nn.Linear)]
+        linear = [layer for layer in single.modules() if isinstance(layer, nn.Linear)]
         for layer, weight, bias in zip(linear, net.weights, net.biases, strict=True):
             layer.weight.data, layer.bias.data = weight[member].T.clone(), bias[member, 0].clone()
         answers.append(single(x))
     torch.testing.assert_close(net(x), torch.stack(answers, dim=1))
     torch.testing.assert_close(net.eval()(x), torch.stack(answers).mean(0))
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def test_named_nets_have_the_size_of_the_papers():
+    assert parameters(ResNet(3, 1000, large=True)) == 11_689_512  # ResNet-18, as torchvision counts it
+    convolutions = [layer for layer in VGG(3, 10, depth=16).modules() if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 13 and sum(layer.weight.numel() for layer in convolutions) == 14_710_464
+
+
+def test_a_perceptron_cannot_compute_exclusive_or_but_two_tanh_units_can():
+    rows = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    truth = torch.tensor([0, 1, 1, 0])
+    torch.manual_seed(0)
+    right = [int((Perceptron(2, 2)(rows).argmax(1) == truth).sum()) for _ in range(2000)]
+    assert max(right) == 3  # whatever its weights
+    net = MLP(2, 2, hidden=[2], activation="tanh")
+    with torch.no_grad():  # tanh(a + b - 0.5) - tanh(a + b - 1.5), steep
+        net.layers[0].weight.fill_(20)
+        net.layers[0].bias.copy_(torch.tensor([-10.0, -30.0]))
+        net.head.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
+        net.head.bias.copy_(torch.tensor([1.0, 0.0]))
+        assert net(rows).argmax(1).tolist() == truth.tolist()
+
+
+def test_attention_is_the_mean_of_the_values_by_its_weights():
+    attention, x = SelfAttention(8, num_heads=2), torch.randn(3, 5, 8)
+    weights = attention.weights(x)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 2, 5))
+    _, _, values = attention.heads(x)
+    torch.testing.assert_close(attention(x), attention.out((weights @ values).transpose(1, 2).flatten(2)))
+
+
+def test_an_attention_map_is_a_distribution_over_places():
+    places = ViT(3, 5, dim=16, depth=2, num_heads=2).attention_map(torch.rand(2, 3, 16, 24))
+    assert places.shape == (2, 4, 6)
+    torch.testing.assert_close(places.sum((1, 2)), torch.ones(2))
+
+
+def test_pretrained_weights_bring_their_statistics(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert TorchvisionNet(3, 2).mean is None
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    state = resnet18().state_dict()  # stands for the download, which has this name
+    torch.save(state, folder / ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
+    net = TorchvisionNet(1, 2, weights="DEFAULT")
+    assert net.mean == [0.485, 0.456, 0.406] and net.head.out_features == 2
+    torch.testing.assert_close(net.net.conv1.weight, state["conv1.weight"])
