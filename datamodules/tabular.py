@@ -151,7 +151,7 @@ class TabularDataModule(LightningDataModule):
             if name not in table.cells:
                 close = difflib.get_close_matches(name, list(table.cells), n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                raise UserError(f"{file_of(table)} has no column {name!r}{hint} It has {some(list(table.cells), 12)}")
+                raise UserError(f"{file_of(table)} has no column {name!r}, but {some(list(table.cells), 12)}{hint}")
         known = ~table.missing(self.target)
         if known.sum() < len(PARTS):
             raise UserError(

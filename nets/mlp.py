@@ -89,7 +89,7 @@ class MLPEnsemble(nn.Module):
         num_features: int,
         num_outputs: int,
         members: int = 16,
-        hidden: Sequence[int] = (64, 64),
+        hidden: Sequence[int] = (128, 128),
         activation: Literal["relu", "tanh", "sigmoid", "gelu"] = "relu",
         dropout: float = 0.0,
     ) -> None:

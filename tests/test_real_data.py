@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import UNET
+from conftest import ROOT, UNET
 
 from datamodules.segmentation import SegmentationFolderDataModule
+from datamodules.tabular import TabularCSVDataModule
 
+HOUSING = str(ROOT / "configs" / "housing.yaml")
+TABLE_DATA = "datamodules.tabular.TabularCSVDataModule"
 FOLDER_DATA = "datamodules.segmentation.SegmentationFolderDataModule"
 
 
@@ -35,6 +38,35 @@ def test_camvid_is_understood():
     data.prepare_data()
     assert data.in_channels == 3 and data.num_classes == 11
     assert [data.store.parts.count(part) for part in ("train", "val", "test")] == [367, 101, 233]
+
+
+def test_california_is_understood():
+    data = TabularCSVDataModule(f"{real_data('housing')}/california_housing.csv", "median_house_value")
+    data.prepare_data()
+    assert [int((data.parts == part).sum()) for part in ("train", "val", "test")] == [16512, 2064, 2064]
+    assert len(data.columns) == 9 and len(data.features_of["ocean_proximity"]) == 5
+    assert "missing: 207 of total_bedrooms" in str(data)
+
+
+@pytest.mark.slow
+def test_housing_is_no_worse_than_boosting_on_five_splits(tasklight):
+    errors = []
+    for fold in range(5):
+        assert tasklight("fit", "--config", HOUSING, "--data.fold", str(fold), "--seed_everything", str(fold))[0] == 0
+        summary = json.loads(Path(f"runs/housing/{fold}/summary.json").read_text())
+        errors.append((summary["metrics"]["test/rmse"], summary["references"]["gradient_boosting"]["test/rmse"]))
+    ours, boosting = (sum(column) / 5 for column in zip(*errors, strict=True))
+    assert ours <= boosting
+
+
+@pytest.mark.slow
+def test_housing_learns_california_by_flags_alone(tasklight):
+    flags = ["--data", TABLE_DATA, "--data.root", f"{real_data('housing')}/california_housing.csv"]
+    flags += ["--data.target", "median_house_value", "--trainer.max_time", "00:00:03:00"]
+    code, printed, _ = tasklight("fit", "--config", HOUSING, *flags)
+    assert code == 0 and "207 of total_bedrooms" in printed
+    summary = json.loads(Path("runs/housing/0/summary.json").read_text())
+    assert summary["metrics"]["test/rmse"] < 52_000 < summary["references"]["ridge"]["test/rmse"]
 
 
 @pytest.mark.slow
