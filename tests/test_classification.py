@@ -1,4 +1,4 @@
-"""Classification: facts that can be computed by hand, data that share nothing, folders as users have them, fine-tuning."""
+"""Classification: facts computed by hand, data that share nothing, folders as users have them, and fine-tuning."""
 
 import json
 import pickle
