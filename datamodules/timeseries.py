@@ -16,6 +16,7 @@ from datamodules.csv_files import CSVFile
 from engine.errors import UserError
 
 PARTS = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}  # shares of the rows, in the order of time
+EPOCH = 32_768  # windows that an epoch sees at least; those of a short series come several times
 GAP = 5  # a distance between rows of more than so many usual ones is worth a word: a weekend and a holiday are not
 
 
@@ -44,7 +45,7 @@ class Series:
             raise UserError(f"{path}, line {second}: {file.texts(time)[order[i]]} stands in line {first} already")
         self.notes = [] if (order[1:] > order[:-1]).all() else ["rows were not in the order of time and are sorted"]
         steps = np.diff(self.dates).astype(np.int64)
-        wide = np.flatnonzero(steps > GAP * np.median(steps)) if len(steps) else []
+        wide = np.flatnonzero(steps > GAP * np.median(steps)) if len(steps) else steps
         if len(wide):
             widest = int(np.argmax(steps))
             days = steps[widest] / 86_400
@@ -53,10 +54,10 @@ class Series:
 
     def following(self, window: int, horizon: int) -> list[str]:
         """Return the dates that follow, as far as the last ``window`` ones have a rule, such as every weekday."""
-        frequency = pd.infer_freq(pd.DatetimeIndex(self.dates[-window:])) if min(window, len(self.dates)) > 2 else None
-        if frequency is None:
-            return []
-        return [shown(date) for date in pd.date_range(self.dates[-1], periods=horizon + 1, freq=frequency)[1:]]
+        rule = pd.DatetimeIndex(self.dates[-window:], freq="infer").freq if window > 2 else None
+        return (
+            [shown(date) for date in pd.date_range(self.dates[-1], periods=horizon + 1, freq=rule)[1:]] if rule else []
+        )
 
 
 class Windows(Dataset[dict[str, Tensor]]):
@@ -111,7 +112,8 @@ class SeriesFiles(Dataset[dict[str, Any]]):
         self.files: list[Series] = []
         self.paths: list[Path] = []
         self.skipped: list[str] = []
-        for path in (file for path in paths for file in (sorted(path.rglob("*.csv")) if path.is_dir() else [path])):
+        found = [sorted(path.rglob("*.csv")) if path.is_dir() else [path] for path in paths]
+        for path in (path for files in found for path in files):
             try:
                 series = Series(path, *columns)
                 if len(series.target) < window:
@@ -158,15 +160,14 @@ class TimeSeriesCSVDataModule(LightningDataModule):
         features: list[str] | None = None,
         window: int = 30,
         horizon: int = 1,
-        batch_size: int = 64,
+        batch_size: int = 256,
         stride: int = 1,
     ) -> None:
         super().__init__()
         self.root, self.target, self.time, self.features = Path(root), target, time, features or [target]
         self.window, self.horizon, self.batch_size, self.stride = window, horizon, batch_size, stride
-        for name, value in (("window", window), ("horizon", horizon), ("batch_size", batch_size), ("stride", stride)):
-            if value < 1:
-                raise UserError(f"--data.{name} {value}: at least 1 is needed")
+        if window < 2 or min(horizon, batch_size, stride) < 1:
+            raise UserError("--data.window must be at least 2; horizon, batch_size and stride at least 1")
 
     @cached_property
     def series(self) -> Series:
@@ -194,9 +195,8 @@ class TimeSeriesCSVDataModule(LightningDataModule):
         if rows < 10 * steps:  # the smallest part has a tenth
             window = rows // 10 - self.horizon
             shorter = f", or a --data.window of at most {window}" if window > 0 else ""
-            raise UserError(
-                f"{self.root} has {rows} row(s); windows of {self.window} + {self.horizon} steps need {10 * steps}{shorter}"
-            )
+            needed = f"windows of {self.window} + {self.horizon} steps need {10 * steps}"
+            raise UserError(f"{self.root} has {rows} row(s); {needed}{shorter}")
         for part in PARTS:
             windows = Windows(self.series, part, self.window, self.horizon)
             if (windows.target == windows.past[:, -1:]).all():
@@ -204,20 +204,20 @@ class TimeSeriesCSVDataModule(LightningDataModule):
 
     def __str__(self) -> str:
         dates = self.series.dates
-        counts = " / ".join(
-            f"{len(Windows(self.series, part, self.window, self.horizon, self.stride if part == 'train' else 1)):,} {part}"
-            for part in PARTS
-        )
+        strides = {"train": self.stride, "val": 1, "test": 1}
+        sizes = {part: len(Windows(self.series, part, self.window, self.horizon, strides[part])) for part in PARTS}
+        counts = " / ".join(f"{size:,} {part}" for part, size in sizes.items())
         parts = f"{counts} windows of {self.window} + {self.horizon} steps"
         rows = f"{len(dates):,} rows, {shown(dates[0])} to {shown(dates[-1])}"
         return "; ".join([f"{type(self).__name__}: {parts}", rows, *self.series.notes])
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         dataset = Windows(self.series, "train", self.window, self.horizon, self.stride)
+        windows = len(dataset) * -(-EPOCH // len(dataset))
         return ResumableLoader(
             dataset,
-            min(self.batch_size, len(dataset)),
-            sampler=ShuffledEpochs(len(dataset)),
+            min(self.batch_size, windows),
+            sampler=ShuffledEpochs(windows),
             collate_fn=whole_batch,
             drop_last=True,
             generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
@@ -270,7 +270,7 @@ class NetflixDataModule(TimeSeriesCSVDataModule):
         features: list[str] | None = None,
         window: int = 30,
         horizon: int = 1,
-        batch_size: int = 64,
+        batch_size: int = 256,
         stride: int = 1,
     ) -> None:
         path = Path(__file__).with_name("netflix.csv")

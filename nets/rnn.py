@@ -1,5 +1,7 @@
-"""Recurrent nets: Elman's (1990, https://doi.org/10.1207/s15516709cog1402_1), LSTM (Hochreiter and Schmidhuber 1997,
-https://doi.org/10.1162/neco.1997.9.8.1735) and GRU (Cho et al. 2014, https://arxiv.org/abs/1406.1078).
+"""Recurrent nets: Elman 1990, https://doi.org/10.1207/s15516709cog1402_1, and two that forget less.
+
+They are LSTM (Hochreiter and Schmidhuber 1997, https://doi.org/10.1162/neco.1997.9.8.1735) and GRU (Cho et al. 2014,
+https://arxiv.org/abs/1406.1078).
 
 Differs from the papers: the output starts at zero, which for a forecast of changes is persistence.
 """

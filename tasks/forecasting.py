@@ -38,8 +38,8 @@ class ForecastingTask(LightningModule):
         num_outputs: Steps to be forecast.
         optimizer: Optimizer of the network's parameters.
         predict: What the net reads and tells: the ``change`` from the last value, in units of the window's mean size
-            and of the usual change in training, or the ``level``, in units of the largest value in training, for
-            comparison with a common mistake.
+            times the usual change from step to step in training, or the ``level``, in units of the largest value in
+            training, for comparison with a common mistake.
         loss: Mean absolute or squared error, or squared for small and absolute for large errors.
         scheduler: Learning rate schedule.
     """
@@ -56,7 +56,7 @@ class ForecastingTask(LightningModule):
         num_outputs: int,
         optimizer: OptimizerCallable,
         predict: Literal["change", "level"] = "change",
-        loss: Literal["mae", "mse", "huber"] = "huber",
+        loss: Literal["mae", "mse", "huber"] = "mae",
         scheduler: LRSchedulerCallable = WarmupCosine,
     ) -> None:
         super().__init__()
@@ -79,10 +79,12 @@ class ForecastingTask(LightningModule):
         columns = torch.cat([series, past[:, :, None]], dim=2)  # (B, T, num_features + 1)
         if self.predict == "level":
             return (columns / self.spread)[:, :, :-1], torch.zeros_like(past[:, -1:]), self.spread[-1]
-        # In units of the window's own mean a price of 10 and one of 500 look alike; a window of zeros has none.
-        zero, unit = columns[:, -1:], columns.abs().mean(1, keepdim=True) + 0.01 * self.size
-        unit = unit * self.spread
-        return ((columns - zero) / unit)[:, :, :-1], past[:, -1:], unit[:, 0, -1:]
+        unit = self._unit(columns) * self.spread
+        return ((columns - columns[:, -1:]) / unit)[:, :, :-1], past[:, -1:], unit[:, 0, -1:]
+
+    def _unit(self, columns: Tensor) -> Tensor:
+        """Return the size (B, 1, columns) of windows (B, T, columns): a price of 10 and one of 500 look alike in it."""
+        return columns.abs().mean(1, keepdim=True) + 0.01 * self.size  # a window of zeros has no size of its own
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -90,13 +92,11 @@ class ForecastingTask(LightningModule):
             windows = data.training_windows
             columns = torch.cat([windows["series"], windows["past"][:, :, None]], dim=2)
             self.size.copy_(columns.abs().mean((0, 1)))
-            self.spread.fill_(1)
             if self.predict == "level":
                 self.spread.copy_(columns.abs().amax((0, 1)))
             else:
-                read, last, unit = self._standardized(windows["series"], windows["past"])
-                told = (windows["target"] - last) / unit
-                self.spread.copy_(torch.stack([*read.square().mean((0, 1)), told.square().mean()]).sqrt())
+                steps = columns.diff(dim=1) / self._unit(columns)
+                self.spread.copy_(steps.square().mean((0, 1)).sqrt())
             self.spread.clamp_(min=1e-12)  # of a column that never changes
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -135,7 +135,7 @@ class ForecastingTask(LightningModule):
         return rows
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """Return for a file its ``path``, a table ``forecast``, and a ``picture`` of the last window and the forecast."""
+        """Return for a file its ``path``, a table ``forecast``, and a ``picture`` of it behind the last window."""
         forecast = self(batch["series"], batch["past"])[0].double().cpu().numpy()  # (horizon,)
         steps = np.arange(1, len(forecast) + 1)
         dates = {"date": [date for (date,) in batch["dates"]]} if batch["dates"] else {}
@@ -143,14 +143,16 @@ class ForecastingTask(LightningModule):
         past = batch["past"][0].cpu().numpy()
         return [{"path": batch["path"][0], "forecast": table, "picture": draw_window(past, forecast)}]
 
-    def baseline(self, datamodule: LightningDataModule) -> dict[str, float]:
+    def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of persistence, and of the sign that most changes in training have."""
         rows = self._collect(datamodule, lambda past, horizon: past[:, -1:].expand(-1, horizon))
         windows = datamodule.training_windows
         up = (windows["target"] - windows["past"][:, -1:]).sign().sum() >= 0
         values = measured(rows)
         del values["p_value"]  # of a comparison with itself
-        values["direction_accuracy"] = direction_accuracy(torch.full_like(rows["target"], 1 if up else -1), changes(rows))
+        values["direction_accuracy"] = direction_accuracy(
+            torch.full_like(rows["target"], 1 if up else -1), changes(rows)
+        )
         return {f"test/{name}": value for name, value in values.items()}
 
     def references(self, datamodule: LightningDataModule) -> dict[str, dict[str, float]]:
@@ -238,7 +240,7 @@ def per_step(rows: dict[str, Tensor]) -> dict[str, float]:
 
 
 def direction_accuracy(forecast: Tensor, truth: Tensor) -> float:
-    """Return the share of changes whose sign is forecast; those of zero count for nothing, a forecast of zero is wrong."""
+    """Return the share of changes whose sign is forecast; those of zero count for nothing, a zero forecast is wrong."""
     moved = truth != 0
     return float(((forecast.sign() == truth.sign()) & moved).sum() / moved.sum().clamp(min=1))
 
@@ -291,7 +293,7 @@ def draw_errors(rows: dict[str, Tensor]) -> Image.Image:
     """Return the histogram of the errors over that of persistence's."""
     errors, moves = (rows["forecast"] - rows["target"]).flatten(), -changes(rows).flatten()
     reach = float(torch.cat([errors, moves]).abs().quantile(0.99))  # a crash of one day would hide the others
-    edges = np.linspace(-reach, reach, 42)
+    edges = np.linspace(-reach, reach, 42).tolist()
     figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
     axis = figure.subplots()
     axis.hist(moves.numpy().clip(-reach, reach), edges, color=MUTED, label="persistence")

@@ -114,10 +114,10 @@ def stocks(small: list[str], by_heart: list[str]) -> Recipe:
 
 
 RECIPES = {
-    "stock_linear": stocks(["--model.loss", "mae"], ["--trainer.max_epochs", "300", "--model.optimizer.lr", "0.03"]),
+    "stock_linear": stocks(["--model.loss", "mae"], ["--trainer.max_epochs", "20", "--model.optimizer.lr", "0.03"]),
     "stock_rnn": stocks(
         ["--model.net.width", "4"],
-        ["--model.net.width", "32", "--trainer.max_epochs", "300", "--model.optimizer.lr", "0.01"],
+        ["--model.net.width", "32", "--trainer.max_epochs", "4", "--model.optimizer.lr", "0.01"],
     ),
     "unet": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "160"],

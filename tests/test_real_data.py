@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import UNET
+from conftest import ROOT, UNET
 
 from datamodules.segmentation import SegmentationFolderDataModule
 
@@ -35,6 +35,18 @@ def test_camvid_is_understood():
     data.prepare_data()
     assert data.in_channels == 3 and data.num_classes == 11
     assert [data.store.parts.count(part) for part in ("train", "val", "test")] == [367, 101, 233]
+
+
+@pytest.mark.parametrize("recipe", ["stock_linear", "stock_rnn"])
+@pytest.mark.parametrize("ticker", ["AMZN", "FB", "GOOG"])
+def test_prices_are_forecast_no_worse_than_by_persistence(tasklight, recipe, ticker):
+    configs = [str(ROOT / "configs" / f"{name}.yaml") for name in (recipe, "addons/data_daily_prices")]
+    root = str(Path(real_data("stocks")) / f"{ticker}.csv")
+    code, out, err = tasklight("fit", "--config", configs[0], "--config", configs[1], "--data.root", root)
+    assert code == 0, err
+    summary = json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())
+    assert 0.97 < summary["metrics"]["test/relative_mae"] <= 1.01 and "test/p_value" in out
+    assert summary["seconds"] < 60
 
 
 @pytest.mark.slow
