@@ -179,7 +179,56 @@ def california(folder: Path) -> list[str]:
     return ["--data.root", str(folder / "housing.csv")]
 
 
+def random_walk(rows: int, seed: int = 0) -> np.ndarray:
+    return 100 * np.exp(np.random.default_rng(seed).normal(0, 0.02, rows).cumsum())
+
+
+def own_series(folder: Path) -> list[str]:
+    """Write a month-long hourly series with names of its own."""
+    folder.mkdir()
+    times = np.datetime64("2024-01-31T00:00:00") + np.arange(700) * np.timedelta64(1, "h")
+    rows = [f"{time};{value:.3f}".replace(".", ",") for time, value in zip(times, random_walk(700), strict=True)]
+    (folder / "load.csv").write_text("\n".join(["hour;load", *rows]))
+    data = ["--data", "datamodules.timeseries.TimeSeriesCSVDataModule", "--data.target", "load", "--data.time", "hour"]
+    return [*data, "--data.root", str(folder / "load.csv")]
+
+
+def daily_prices(folder: Path, rows: int = 400) -> list[str]:
+    """Write a CSV in the layout of the usual sites."""
+    folder.mkdir()
+    days = np.busday_offset("2020-01-01", np.arange(rows), roll="forward")
+    lines = ["Date,Open,High,Low,Close,Adj Close,Volume"]
+    for day, price in zip(days, random_walk(rows), strict=True):
+        lines.append(f"{day},{price:.6f},{1.01 * price:.6f},{0.99 * price:.6f},{price:.6f},{0.9 * price:.6f},1000")
+    (folder / "prices.csv").write_text("\n".join(lines) + "\n")
+    return ["--data.root", str(folder / "prices.csv")]
+
+
+def two_tickers(folder: Path) -> list[str]:
+    daily_prices(folder, rows=40)
+    (folder / "prices.csv").rename(folder / "other.csv")
+    (folder / "prices.csv").write_text((folder / "other.csv").read_text())
+    return [str(folder)]
+
+
+def stocks(small: list[str], by_heart: list[str]) -> Recipe:
+    return Recipe(
+        small=small,
+        by_heart=["--data.stride", "100", *by_heart],  # 19 windows
+        own=own_series,
+        inputs=two_tickers,
+        outputs=("_forecast.csv", "_picture.png"),
+        baseline=lambda: 1.0,  # persistence relative to itself
+        public={"data_daily_prices": daily_prices},
+    )
+
+
 RECIPES = {
+    "stock_linear": stocks(["--model.loss", "mae"], ["--trainer.max_epochs", "20", "--model.optimizer.lr", "0.03"]),
+    "stock_rnn": stocks(
+        ["--model.net.width", "4"],
+        ["--model.net.width", "32", "--trainer.max_epochs", "4", "--model.optimizer.lr", "0.01"],
+    ),
     "unet": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "160"],
         by_heart=["--data.num_train", "16", "--trainer.max_epochs", "200", "--model.net.width", "16"],

@@ -8,10 +8,19 @@ from nets.attention import SelfAttention
 from nets.cnn import CNN
 from nets.foreign import SMPNet, TimmNet, TorchvisionNet
 from nets.mlp import MLP, MLPEnsemble, Perceptron
+from nets.nlinear import NLinear
 from nets.resnet import ResNet
+from nets.rnn import RNN
 from nets.unet import UNet
 from nets.vgg import VGG
 from nets.vit import ViT
+
+
+def unsettled(net: RNN) -> RNN:
+    """Return a net whose head, zero at the start, has weights."""
+    nn.init.ones_(net.head.weight)
+    return net
+
 
 NETS = {
     "ensemble of MLPs": (lambda: MLPEnsemble(5, 2, members=3), (4, 5), (4, 3, 2)),
@@ -31,6 +40,12 @@ NETS = {
     "torchvision": (lambda: TorchvisionNet(3, 7, name="mobilenet_v3_small"), (4, 3, 40, 50), (4, 7)),
     "torchvision, grey": (lambda: TorchvisionNet(1, 7), (4, 1, 40, 50), (4, 7)),
     "timm": (lambda: TimmNet(1, 7, name="resnet10t"), (4, 1, 40, 50), (4, 7)),
+    "nlinear": (lambda: NLinear(3, 5, window=7), (2, 7, 3), (2, 5)),
+    "nlinear, longer series": (lambda: NLinear(1, 2, window=4), (2, 9, 1), (2, 2)),
+    "nlinear, shorter series": (lambda: NLinear(2, 2, window=9), (2, 4, 2), (2, 2)),
+    "rnn": (lambda: unsettled(RNN(3, 5, "rnn", width=4, depth=2)), (2, 7, 3), (2, 5)),
+    "lstm": (lambda: unsettled(RNN(3, 5, "lstm", width=4)), (2, 7, 3), (2, 5)),
+    "gru": (lambda: unsettled(RNN(3, 5, "gru", width=4)), (2, 7, 3), (2, 5)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
 }
 

@@ -69,6 +69,18 @@ def test_housing_learns_california_by_flags_alone(tasklight):
     assert summary["metrics"]["test/rmse"] < 52_000 < summary["references"]["ridge"]["test/rmse"]
 
 
+@pytest.mark.parametrize("recipe", ["stock_linear", "stock_rnn"])
+@pytest.mark.parametrize("ticker", ["AMZN", "FB", "GOOG"])
+def test_prices_are_forecast_no_worse_than_by_persistence(tasklight, recipe, ticker):
+    configs = [str(ROOT / "configs" / f"{name}.yaml") for name in (recipe, "addons/data_daily_prices")]
+    root = str(Path(real_data("stocks")) / f"{ticker}.csv")
+    code, out, err = tasklight("fit", "--config", configs[0], "--config", configs[1], "--data.root", root)
+    assert code == 0, err
+    summary = json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())
+    assert 0.97 < summary["metrics"]["test/relative_mae"] <= 1.01 and "test/p_value" in out
+    assert summary["seconds"] < 60
+
+
 @pytest.mark.slow
 def test_unet_learns_digit_scenes_in_minutes(tasklight):
     torch.set_num_threads(os.cpu_count() or 1)

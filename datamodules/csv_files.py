@@ -1,0 +1,120 @@
+"""CSV files as people have them: any usual encoding and separator, every fault named by file, line and column."""
+
+import csv
+import difflib
+import io
+import math
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from engine.errors import UserError, some
+
+SEPARATORS = ",;\t|"
+MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
+
+
+class CSVFile:
+    """The cells of a file with a header; lines before it that start with ``#`` are comments.
+
+    UTF-8 with or without a byte order mark, UTF-16 with one, and Windows-1252 are understood, and commas, semicolons,
+    tabs and bars between cells.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: The file does not exist, has no rows, or a row has another number of cells than the header.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = list(io.StringIO(read_text(path), newline=""))
+        skipped = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
+        header = lines[skipped] if skipped < len(lines) else ""
+        self.separator = max(SEPARATORS, key=header.count)
+        reader = csv.reader(lines[skipped:], delimiter=self.separator)
+        self.names = [name.strip() for name in next(reader, [])]
+        self.rows: list[list[str]] = []
+        self.lines: list[int] = []  # number of every row's last line in the file
+        try:
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    self.rows.append(row)
+                    self.lines.append(skipped + reader.line_num)
+        except csv.Error as error:
+            raise UserError(f"{path}, line {skipped + reader.line_num}: {error}") from error
+        if not self.rows:
+            raise UserError(f"{path} has no rows below its header" if self.names else f"{path} is empty")
+        for row, line in zip(self.rows, self.lines, strict=True):
+            if len(row) != len(self.names):
+                raise UserError(f"{path}, line {line}: {len(row)} cells, but the header has {len(self.names)}")
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column's cells without the blanks around them."""
+        if self.names.count(name) != 1:
+            if name in self.names:
+                raise UserError(f"{self.path} has {self.names.count(name)} columns {name!r}")
+            folded = {other.casefold(): other for other in self.names}
+            near = difflib.get_close_matches(name.casefold(), folded, 1)
+            hint = f", did you mean {folded[near[0]]!r}?" if near else f"; it has {some(self.names, 8)}"
+            raise UserError(f"{self.path} has no column {name!r}{hint}")
+        column = self.names.index(name)
+        return [row[column].strip() for row in self.rows]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Return a column as float64; between semicolons the decimal point may be a comma.
+
+        Raises:
+            UserError: A cell is empty or holds no finite number.
+        """
+        values = []
+        for text, line in zip(self.texts(name), self.lines, strict=True):
+            plain = text.replace(".", "").replace(",", ".") if self.separator == ";" and "," in text else text
+            try:
+                values.append(float(plain))
+            except ValueError:
+                values.append(math.nan)
+            if not math.isfinite(values[-1]):
+                what = "the value is missing" if text.casefold() in MISSING else f"{text!r} is no finite number"
+                shown = f" ({text})" if text and text.casefold() in MISSING else ""
+                raise UserError(f"{self.path}, line {line}, column {name!r}: {what}{shown}")
+        return np.array(values)
+
+    def dates(self, name: str) -> np.ndarray:
+        """Return a column of dates or times as datetime64[s], local times where they have an offset.
+
+        Raises:
+            UserError: A cell is no date in the format of the others.
+        """
+        texts = [re.sub(r"(?<=:\d\d)(Z|[+-]\d\d:?\d\d)$", "", text) for text in self.texts(name)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas' words on formats; ours follow
+            readings = [pd.to_datetime(texts, errors="coerce", dayfirst=first) for first in (False, True)]
+        for reading in readings:
+            if not reading.isna().any():
+                return reading.to_numpy().astype("datetime64[s]")
+        best = min(readings, key=lambda reading: reading.isna().sum())
+        bad = int(np.flatnonzero(best.isna())[0])
+        what = f"{texts[bad]!r} is no date like {texts[0]!r}" if bad else f"{texts[bad]!r} is no date"
+        raise UserError(f"{self.path}, line {self.lines[bad]}, column {name!r}: {what}")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in whichever of the usual encodings it is."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a CSV file")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    if b"\0" in content:
+        raise UserError(f"{path} is no text; save it as CSV")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")

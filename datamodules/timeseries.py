@@ -1,0 +1,283 @@
+"""Series of numbers in time from a CSV file: windows of the past, and what follows on them."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, whole_batch
+from datamodules.csv_files import CSVFile
+from engine.errors import UserError
+
+PARTS = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}  # shares of the rows, in the order of time
+EPOCH = 32_768  # windows that an epoch sees at least; those of a short series come several times
+GAP = 5  # a distance between rows of more than so many usual ones is worth a word: a weekend and a holiday are not
+
+
+class Series:
+    """Columns of a CSV file in the order of time.
+
+    Args:
+        path: The file.
+        target: Column to be forecast.
+        time: Column of dates or times.
+        features: Columns to forecast from.
+
+    Raises:
+        UserError: A column is missing, a cell is no number or no date, or a date comes twice.
+    """
+
+    def __init__(self, path: Path, target: str, time: str, features: list[str]) -> None:
+        file = CSVFile(path)
+        dates = file.dates(time)
+        order = np.argsort(dates, kind="stable")
+        self.dates = dates[order]  # (rows,)
+        self.features = np.stack([file.numbers(name)[order] for name in features], axis=1)  # (rows, num_features)
+        self.target = file.numbers(target)[order]  # (rows,)
+        for i in np.flatnonzero(self.dates[1:] == self.dates[:-1]):
+            first, second = (file.lines[order[i + k]] for k in (0, 1))
+            raise UserError(f"{path}, line {second}: {file.texts(time)[order[i]]} stands in line {first} already")
+        self.notes = [] if (order[1:] > order[:-1]).all() else ["rows were not in the order of time and are sorted"]
+        steps = np.diff(self.dates).astype(np.int64)
+        wide = np.flatnonzero(steps > GAP * np.median(steps)) if len(steps) else steps
+        if len(wide):
+            widest = int(np.argmax(steps))
+            days = steps[widest] / 86_400
+            when = f"{shown(self.dates[widest])} to {shown(self.dates[widest + 1])}"
+            self.notes.append(f"{len(wide)} gap(s), the widest of {days:,.3g} days, {when}")
+
+    def following(self, window: int, horizon: int) -> list[str]:
+        """Return the dates that follow, as far as the last ``window`` ones have a rule, such as every weekday."""
+        rule = pd.DatetimeIndex(self.dates[-window:], freq="infer").freq if window > 2 else None
+        return (
+            [shown(date) for date in pd.date_range(self.dates[-1], periods=horizon + 1, freq=rule)[1:]] if rule else []
+        )
+
+
+class Windows(Dataset[dict[str, Tensor]]):
+    """All windows of a part, a whole batch at a time; neither their past nor their future leaves the part.
+
+    A batch has ``series``, float (B, T, num_features), and ``past``, float (B, T), the values of the features and of
+    the target until now, ``target``, float (B, horizon), the target's values that follow, and ``time``, int64
+    (B, horizon), when: seconds since 1970. All values are as in the file.
+
+    Args:
+        series: The columns.
+        part: ``train``, ``val`` or ``test``.
+        window: Steps of the past, T.
+        horizon: Steps of the future.
+        stride: Steps from one window to the next.
+    """
+
+    def __init__(self, series: Series, part: str, window: int, horizon: int, stride: int = 1) -> None:
+        first, behind = (round(share * len(series.target)) for share in PARTS[part])
+        features, target = (torch.from_numpy(a[first:behind]).float() for a in (series.features, series.target))
+        time = torch.from_numpy(series.dates[first:behind].astype(np.int64))
+        # Views of the columns: a value is in memory once, however many windows hold it.
+        self.series = features[:-horizon].unfold(0, window, stride).transpose(1, 2)  # (windows, T, num_features)
+        self.past = target[:-horizon].unfold(0, window, stride)
+        self.target = target[window:].unfold(0, horizon, stride)
+        self.time = time[window:].unfold(0, horizon, stride)
+
+    def __len__(self) -> int:
+        return len(self.past)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        chosen = torch.tensor(indices) % len(self)  # see ShuffledEpochs
+        fields = {"series": self.series, "past": self.past, "target": self.target, "time": self.time}
+        return {name: field[chosen] for name, field in fields.items()}
+
+
+class SeriesFiles(Dataset[dict[str, Any]]):
+    """The ends of the user's files, to be forecast beyond.
+
+    A sample has ``series``, float (T, num_features), and ``past``, float (T,), as in training, ``dates``, those that
+    follow as far as they can be told, and ``path``. Files that cannot be used are left out and named in ``skipped``.
+
+    Args:
+        paths: CSV files, and folders of such.
+        columns: Names of the target, of the time, and of the features.
+        window: Steps of the past, T.
+        horizon: Steps of the future.
+    """
+
+    def __init__(self, paths: list[Path], columns: tuple[str, str, list[str]], window: int, horizon: int) -> None:
+        self.window, self.horizon = window, horizon
+        self.files: list[Series] = []
+        self.paths: list[Path] = []
+        self.skipped: list[str] = []
+        found = [sorted(path.rglob("*.csv")) if path.is_dir() else [path] for path in paths]
+        for path in (path for files in found for path in files):
+            try:
+                series = Series(path, *columns)
+                if len(series.target) < window:
+                    raise UserError(f"{path} has {len(series.target)} rows; a window has {window}")
+            except UserError as error:
+                self.skipped.append(str(error))
+            else:
+                self.files.append(series)
+                self.paths.append(path)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        series = self.files[index]
+        features, past = (torch.from_numpy(a[-self.window :]).float() for a in (series.features, series.target))
+        dates = series.following(self.window, self.horizon)
+        return {"series": features, "past": past, "dates": dates, "path": str(self.paths[index])}
+
+
+class TimeSeriesCSVDataModule(LightningDataModule):
+    """A column of the user's CSV file, forecast from its own past or from that of any columns.
+
+    The first 70 % of the rows in the order of time are for training, the next 10 % for validation, the last 20 % for
+    the test. A window lies in one part with all its past and future, so that no row is in two parts. Rows out of order
+    are sorted and gaps told; a row counts as one step, however far its date is from the one before.
+
+    Args:
+        root: The file; it has a header.
+        target: Column to be forecast.
+        time: Column of dates or times.
+        features: Columns whose past the net reads; without them the target's own.
+        window: Steps of the past that the net reads.
+        horizon: Steps to be forecast.
+        batch_size: Windows in a batch.
+        stride: Steps from one training window to the next; more than 1 makes an epoch of a long series short.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        target: str,
+        time: str,
+        features: list[str] | None = None,
+        window: int = 30,
+        horizon: int = 1,
+        batch_size: int = 256,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.root, self.target, self.time, self.features = Path(root), target, time, features or [target]
+        self.window, self.horizon, self.batch_size, self.stride = window, horizon, batch_size, stride
+        if window < 2 or min(horizon, batch_size, stride) < 1:
+            raise UserError("--data.window must be at least 2; horizon, batch_size and stride at least 1")
+
+    @cached_property
+    def series(self) -> Series:
+        """The whole file."""
+        return Series(self.root, self.target, self.time, self.features)
+
+    @property
+    def num_features(self) -> int:
+        """Columns that the net reads."""
+        return len(self.features)
+
+    @property
+    def num_outputs(self) -> int:
+        """Steps to be forecast."""
+        return self.horizon
+
+    @property
+    def training_windows(self) -> dict[str, Tensor]:
+        """All training windows as one batch, for statistics."""
+        dataset = Windows(self.series, "train", self.window, self.horizon, self.stride)
+        return dataset.__getitems__(list(range(len(dataset))))
+
+    def prepare_data(self) -> None:
+        rows, steps = len(self.series.target), self.window + self.horizon
+        if rows < 10 * steps:  # the smallest part has a tenth
+            window = rows // 10 - self.horizon
+            shorter = f", or a --data.window of at most {window}" if window > 0 else ""
+            needed = f"windows of {self.window} + {self.horizon} steps need {10 * steps}"
+            raise UserError(f"{self.root} has {rows} row(s); {needed}{shorter}")
+        for part in PARTS:
+            windows = Windows(self.series, part, self.window, self.horizon)
+            if (windows.target == windows.past[:, -1:]).all():
+                raise UserError(f"{self.root}: column {self.target!r} never changes in the {part} part")
+
+    def __str__(self) -> str:
+        dates = self.series.dates
+        strides = {"train": self.stride, "val": 1, "test": 1}
+        sizes = {part: len(Windows(self.series, part, self.window, self.horizon, strides[part])) for part in PARTS}
+        counts = " / ".join(f"{size:,} {part}" for part, size in sizes.items())
+        parts = f"{counts} windows of {self.window} + {self.horizon} steps"
+        rows = f"{len(dates):,} rows, {shown(dates[0])} to {shown(dates[-1])}"
+        return "; ".join([f"{type(self).__name__}: {parts}", rows, *self.series.notes])
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        dataset = Windows(self.series, "train", self.window, self.horizon, self.stride)
+        windows = len(dataset) * -(-EPOCH // len(dataset))
+        return ResumableLoader(
+            dataset,
+            min(self.batch_size, windows),
+            sampler=ShuffledEpochs(windows),
+            collate_fn=whole_batch,
+            drop_last=True,
+            generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        return self._in_order("test")
+
+    def _in_order(self, part: str) -> DataLoader[dict[str, Tensor]]:
+        dataset = Windows(self.series, part, self.window, self.horizon)
+        batches = SameSizeBatches([(1, 1)] * len(dataset), self.batch_size)
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+
+    def predict_dataset(self, paths: list[Path]) -> SeriesFiles:
+        """Return the ends of the user's files as a data set for ``predict_step``."""
+        for path in paths:
+            if not path.exists():
+                raise UserError(f"{path} does not exist")
+        return SeriesFiles(paths, (self.target, self.time, self.features), self.window, self.horizon)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_features": self.num_features, "window": self.window, "horizon": self.horizon}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["num_features"] != self.num_features:
+            raise UserError(f"the checkpoint reads {state_dict['num_features']} column(s), not {self.num_features}")
+        self.window, self.horizon = state_dict["window"], state_dict["horizon"]
+
+
+class NetflixDataModule(TimeSeriesCSVDataModule):
+    """Netflix, every trading day from 2 January 2013 to 21 September 2023; source and licence stand in the file.
+
+    Args:
+        target: Column to be forecast.
+        time: Column of dates; of interest where ``--input`` names it otherwise.
+        features: Columns whose past the net reads; without them the target's own.
+        window: Trading days that the net reads.
+        horizon: Trading days to be forecast.
+        batch_size: Windows in a batch.
+        stride: Days from one training window to the next.
+    """
+
+    def __init__(
+        self,
+        target: str = "Adj Close",
+        time: str = "Date",
+        features: list[str] | None = None,
+        window: int = 30,
+        horizon: int = 1,
+        batch_size: int = 256,
+        stride: int = 1,
+    ) -> None:
+        path = Path(__file__).with_name("netflix.csv")
+        super().__init__(str(path), target, time, features, window, horizon, batch_size, stride)
+
+
+def shown(date: Any) -> str:
+    """Return a date, with the time of day where there is one."""
+    stamp = pd.Timestamp(date)
+    return f"{stamp:%Y-%m-%d}" if stamp == stamp.normalize() else f"{stamp:%Y-%m-%d %H:%M:%S}"
