@@ -3,7 +3,6 @@
 import csv
 import difflib
 import io
-import math
 import re
 import warnings
 from pathlib import Path
@@ -14,7 +13,9 @@ import pandas as pd
 from engine.errors import UserError, some
 
 SEPARATORS = ",;\t|"
-MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
+MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?", "#n/a")  # in any case
+DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")  # 0,5 and 1.234,5
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
 
 
 class CSVFile:
@@ -66,23 +67,19 @@ class CSVFile:
         return [row[column].strip() for row in self.rows]
 
     def numbers(self, name: str) -> np.ndarray:
-        """Return a column as float64; between semicolons the decimal point may be a comma.
+        """Return a column as float64.
 
         Raises:
             UserError: A cell is empty or holds no finite number.
         """
-        values = []
-        for text, line in zip(self.texts(name), self.lines, strict=True):
-            plain = text.replace(".", "").replace(",", ".") if self.separator == ";" and "," in text else text
-            try:
-                values.append(float(plain))
-            except ValueError:
-                values.append(math.nan)
-            if not math.isfinite(values[-1]):
-                what = "the value is missing" if text.casefold() in MISSING else f"{text!r} is no finite number"
-                shown = f" ({text})" if text and text.casefold() in MISSING else ""
-                raise UserError(f"{self.path}, line {line}, column {name!r}: {what}{shown}")
-        return np.array(values)
+        texts = self.texts(name)
+        values = numbers(pd.Series(texts, dtype=str), comma=self.separator != ",").to_numpy()
+        for row in np.flatnonzero(np.isnan(values)):
+            text = texts[row]
+            what = "the value is missing" if text.casefold() in MISSING else f"{text!r} is no finite number"
+            shown = f" ({text})" if text and text.casefold() in MISSING else ""
+            raise UserError(f"{self.path}, line {self.lines[row]}, column {name!r}: {what}{shown}")
+        return values
 
     def dates(self, name: str) -> np.ndarray:
         """Return a column of dates or times as datetime64[s], local times where they have an offset.
@@ -118,3 +115,19 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace")
+
+
+def numbers(cells: "pd.Series[str]", comma: bool) -> "pd.Series[float]":
+    """Return the numbers that cells spell, NaN for all else, what 32 bits cannot hold included.
+
+    Args:
+        cells: The cells of a column.
+        comma: Whether a comma may be the decimal, since the cells are not separated by commas.
+    """
+    if comma:
+        decimal = cells.str.fullmatch(DECIMAL_COMMA)
+        if decimal.any():  # then points part the thousands
+            grouped = decimal | cells.str.fullmatch(THOUSANDS)
+            cells = cells.where(~grouped, cells.str.replace(".", "").str.replace(",", "."))
+    values = pd.to_numeric(cells, errors="coerce").astype(float)
+    return values.where(values.abs() <= np.finfo(np.float32).max)

@@ -224,12 +224,13 @@ class TimeSeriesCSVDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        return self._in_order("val")
+        return self.in_order("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        return self._in_order("test")
+        return self.in_order("test")
 
-    def _in_order(self, part: str) -> DataLoader[dict[str, Tensor]]:
+    def in_order(self, part: str) -> DataLoader[dict[str, Tensor]]:
+        """Return batches of a part in the order of time."""
         dataset = Windows(self.series, part, self.window, self.horizon)
         batches = SameSizeBatches([(1, 1)] * len(dataset), self.batch_size)
         return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())

@@ -65,10 +65,11 @@ def arrange(argv: list[str]) -> Arguments:
         return Arguments(verb, "", None, [verb, *(part for flag in flags for part in flag)], [])
 
     wanted = next((flag[-1] for flag in reversed(flags) if flag[0] == "--ckpt_path"), None)
-    flags = [flag for flag in flags if flag[0] != "--ckpt_path"]
+    named = next((flag[-1] for flag in reversed(flags) if flag[0] == "--recipe"), None)
+    flags = [flag for flag in flags if flag[0] not in ("--ckpt_path", "--recipe")]
     if not configs and (verb == "fit" or wanted in (None, "best", "last")):
         raise UserError(f"{verb} needs a recipe: --config configs/NAME.yaml (python train.py list names them)")
-    recipe = recipe_of(configs[0]) if configs else ""
+    recipe = named or (recipe_of(configs[0]) if configs else "")
     checkpoint = None
     if wanted or verb != "fit":
         run = folder_of(configs[0].parent / "checkpoints" / "best.ckpt") if configs else None  # a run's own config

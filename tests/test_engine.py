@@ -517,3 +517,10 @@ def test_the_progress_bar_counts_from_one(tasklight, monkeypatch):
         *FIT[:-4], "--trainer.accelerator", "cpu", "--trainer.logger", "false", "--trainer.max_time", "00:00:00:01"
     )
     assert "/" not in seen[-1]
+
+
+def test_a_run_may_be_filed_under_another_name(tasklight):
+    assert tasklight("fit", "--config", UNET, *SMALL, "--recipe", "variant", "--trainer.logger", "false")[0] == 0
+    assert Path("runs/variant/0/summary.json").is_file() and not Path("runs/unet").exists()
+    code, out, _ = tasklight("test", "--config", UNET, "--recipe", "variant")
+    assert code == 0 and "runs/variant/0" in out

@@ -213,7 +213,7 @@ def test_empty_and_short_tables(tmp_path):
 
 
 def test_rows_that_do_not_fit_the_header(tmp_path):
-    assert "row.csv, line 3: there are 3 cells, but 2" in refusal(
+    assert "row.csv, line 3: 3 cells, but the header has 2" in refusal(
         write(tmp_path / "row.csv", "a,price", "1,2", "1,2,3")
     )
     assert "more than one column named a" in refusal(write(tmp_path / "twice.csv", "a,a,price", "1,2,3"))
