@@ -224,7 +224,10 @@ def stocks(small: list[str], by_heart: list[str]) -> Recipe:
 
 
 RECIPES = {
-    "stock_linear": stocks(["--model.loss", "mae"], ["--trainer.max_epochs", "20", "--model.optimizer.lr", "0.03"]),
+    "stock_linear": stocks(
+        ["--model.loss", "mae"],
+        ["--trainer.max_epochs", "20", "--model.optimizer.lr", "0.03", "--model.optimizer.weight_decay", "0"],
+    ),
     "stock_rnn": stocks(
         ["--model.net.width", "4"],
         ["--model.net.width", "32", "--trainer.max_epochs", "4", "--model.optimizer.lr", "0.01"],
