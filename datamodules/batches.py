@@ -104,6 +104,37 @@ class SameSizeBatches(Sampler[list[int]]):
         return batches[rank::devices]
 
 
+def shuffled(dataset: Any, batch_size: int, length: int | None = None) -> ResumableLoader:
+    """Return training batches.
+
+    Args:
+        dataset: Answers a batch of numbers, as ``ShuffledEpochs`` hands them out, by ``__getitems__``.
+        batch_size: Samples in a batch, fewer only if there are fewer.
+        length: Samples in an epoch, if it is not the data set's length.
+    """
+    length = length or len(dataset)
+    return ResumableLoader(
+        dataset,
+        min(batch_size, length),
+        sampler=ShuffledEpochs(length),
+        collate_fn=whole_batch,
+        drop_last=True,  # a last batch of one sample would upset batch norm
+        generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
+    )
+
+
+def ordered(dataset: Any, batch_size: int, sizes: Sequence[tuple[int, int]] | None = None) -> DataLoader[Any]:
+    """Return batches in a fixed order.
+
+    Args:
+        dataset: Answers a batch of indices by ``__getitems__``.
+        batch_size: Largest number of samples in a batch.
+        sizes: (height, width) of every sample, where they differ.
+    """
+    batches = SameSizeBatches(sizes or [(1, 1)] * len(dataset), batch_size)
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+
+
 def whole_batch(batch: Batch) -> Batch:
     """Collate nothing: the data set has already made a batch."""
     return batch

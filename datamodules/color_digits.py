@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 
 from datamodules.augmentation import random_grid, warped
 from datamodules.batches import generator_for
-from datamodules.classification import ClassificationDataModule, Pictures
 from datamodules.digits import PARTS as DIGITS
 from datamodules.digits import load_digits
+from datamodules.labelled_pictures import ClassificationDataModule, Pictures
 from datamodules.sample_photos import PHOTOS, load_photo, patch
 from engine.cache import cached
 

