@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 ROOT = Path(__file__).parent.parent
 STEPS, TURNS = 20, 11  # steps of a turn, and turns of each loop; the first is for warming up
@@ -87,8 +87,9 @@ class Turns(Callback):
                     yield datamodule.on_after_batch_transfer(loader.dataset.__getitems__(numbers), 0)
 
         def singles() -> Iterator[Any]:
-            while True:
-                yield from DataLoader(Singles(datamodule), loader.batch_size, shuffle=True, drop_last=True)
+            dataset, size = Singles(datamodule), loader.batch_size
+            sampler = RandomSampler(dataset, replacement=True, num_samples=STEPS * TURNS * size)
+            yield from DataLoader(dataset, size, sampler=sampler)
 
         bare, plain = self.alone(pl_module), self.alone(pl_module).to(memory_format=torch.contiguous_format)
         tuned: Any = pl_module.configure_optimizers()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, UNET
 
+from datamodules.classification import ImageFolderDataModule
 from datamodules.segmentation import SegmentationFolderDataModule
 from datamodules.tabular import TabularCSVDataModule
 
@@ -23,6 +24,13 @@ def real_data(name: str) -> str:
     if not root or not Path(root, name).is_dir():
         pytest.skip(f"REAL_DATA names no folder with {name}")
     return str(Path(root, name))
+
+
+def accuracy(tasklight, recipe: str, *flags: str) -> float:
+    """Train with all cores, and return the accuracy on the test part."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    assert tasklight("fit", "--config", str(ROOT / "configs" / f"{recipe}.yaml"), *flags)[0] == 0
+    return json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())["metrics"]["test/accuracy"]
 
 
 def test_nuclei_are_understood():
@@ -79,6 +87,20 @@ def test_prices_are_forecast_no_worse_than_by_persistence(tasklight, recipe, tic
     summary = json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())
     assert 0.97 < summary["metrics"]["test/relative_mae"] <= 1.01 and "test/p_value" in out
     assert summary["seconds"] < 60
+
+
+def test_folder_of_cifar_is_understood():
+    data = ImageFolderDataModule(f"{real_data('cifar10')}")
+    data.prepare_data()
+    assert data.in_channels == 3 and data.num_classes == 10 and "airplane" in data.class_names
+    assert [int((data.pictures.parts == part).sum()) for part in ("train", "val", "test")] == [44000, 6000, 10000]
+    assert not data.pictures.skipped
+
+
+@pytest.mark.slow
+def test_cnn_reads_mnist_in_ten_minutes(tasklight):
+    flags = ["--config", str(ROOT / "configs/addons/data_mnist.yaml"), "--data.root", real_data("mnist")]
+    assert accuracy(tasklight, "cnn", *flags, "--trainer.max_time", "00:00:10:00") >= 0.995
 
 
 @pytest.mark.slow
