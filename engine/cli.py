@@ -131,6 +131,8 @@ class CLI(LightningCLI):
         if self.arguments.verb != "fit":
             config.trainer.logger = False
             return
+        if config.trainer.enable_checkpointing is False:
+            raise UserError("every run keeps its best and its last checkpoint: leave out trainer.enable_checkpointing")
         self.settings = settings
         if self.folder:
             print_differences((self.folder / "config.yaml").read_text(), self.settings)

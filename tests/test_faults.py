@@ -117,6 +117,21 @@ def test_twenty_kills_change_nothing(tmp_path):
     same_end(tmp_path / "calm/runs/unet/0", folder / "runs/unet/0", epochs * steps)
 
 
+def test_runs_that_start_at_the_same_moment_get_folders_of_their_own(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", UNET, *SMALL, "--trainer.logger", "false"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    folders = sorted((tmp_path / "runs" / "unet").iterdir())
+    assert [folder.name for folder in folders] == ["0", "1"]
+    assert all((folder / "summary.json").is_file() for folder in folders)
+
+
+def test_a_run_without_checkpoints_is_refused(tasklight):
+    code, _, err = tasklight("fit", "--config", UNET, *SMALL, "--trainer.enable_checkpointing", "false")
+    assert code == 2 and "enable_checkpointing" in one_line(err) and not Path("runs").exists()
+
+
 def test_a_second_signal_quits_at_once(tmp_path):
     script = (
         "import os, signal, sys\n"
