@@ -72,6 +72,8 @@ def unknown_keys(argv: list[str]) -> Iterator[str]:
     for argument in argv[1:]:
         flag, _, value = argument.partition("=")
         key = flag.removeprefix("--")
+        if key == "print_config":
+            continue
         if key == "config":
             files.append(Path(value))
             merge(config, read_yaml(files[-1]))

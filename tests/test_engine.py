@@ -295,9 +295,18 @@ def test_the_default_config_is_read_from_any_directory(tasklight):
 
 @pytest.mark.parametrize("addon", sorted((ROOT / "configs" / "addons").glob("*.yaml")), ids=lambda path: path.stem)
 def test_addons_compose(tasklight, addon):
-    code, out, err = tasklight("fit", "--config", UNET, "--config", str(addon), "--print_config")
+    recipe = {"book_stock_rnn": "stock_rnn", "finetune": "cnn"}.get(addon.stem, "unet")  # some are for one task only
+    config = ROOT / "configs" / f"{recipe}.yaml"
+    code, out, err = tasklight("fit", "--config", str(config), "--config", str(addon), "--print_config")
     assert code == 0, err
-    assert yaml.safe_load(out)["model"]["class_path"] == "tasks.segmentation.SegmentationTask"
+    task = yaml.safe_load(config.read_text())["model"]["class_path"]
+    assert yaml.safe_load(out)["model"]["class_path"] == task
+
+
+def test_an_addon_for_another_task_is_named(tasklight):
+    addon = ROOT / "configs" / "addons" / "finetune.yaml"
+    code, _, err = tasklight("fit", "--config", UNET, "--config", str(addon), "--print_config")
+    assert code == 2 and "finetune.yaml:4: SegmentationTask takes no 'freeze'" in one_line(err)
 
 
 def test_debug_addon_runs_and_writes_nothing(tasklight):

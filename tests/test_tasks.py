@@ -107,14 +107,14 @@ def test_regression_answers_in_units_of_the_target():
     task = regression_task(net=partial(MLP, hidden=())).eval()
     task.feature_mean.copy_(torch.tensor([1.0, 2.0]))
     task.feature_deviation.copy_(torch.tensor([1.0, 4.0]))
-    task.net.layers[0].weight.data = torch.tensor([[1.0, 1.0]])
-    task.net.layers[0].bias.data.zero_()
+    task.net.head.weight.data = torch.tensor([[1.0, 1.0]])
+    task.net.head.bias.data.zero_()
     assert task(torch.tensor([[2.0, 10.0]])).tolist() == [[16.0]]  # 10 + 2 (1 + 2)
 
 
 def test_importance_is_the_growth_of_the_error():
     task = regression_task(net=partial(MLP, hidden=())).eval()
-    task.net.layers[0].weight.data = torch.tensor([[1.0, 0.0]])
+    task.net.head.weight.data = torch.tensor([[1.0, 0.0]])
     features = torch.randn(500, 2)
     truth = task(features).detach()
     with torch.no_grad():
