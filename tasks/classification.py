@@ -100,7 +100,7 @@ class ClassificationTask(LightningModule):
         self.mean.copy_(torch.as_tensor(getattr(self.net, "mean", None) or mean))
         self.std.copy_(torch.as_tensor(getattr(self.net, "std", None) or std).clamp(min=1e-6))
         if self.init_from:
-            self.print(start_from(self.net, self.init_from))
+            self.print(start_from(self.net, self.init_from, self.class_names))
 
     def train_head_only(self, only: bool) -> None:
         """Train only the last layer, or all of them."""
@@ -269,12 +269,13 @@ def classification_metrics(num_classes: int) -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
-def start_from(net: nn.Module, source: str) -> str:
-    """Give a net the weights of a checkpoint where their shapes fit.
+def start_from(net: Any, source: str, class_names: list[str]) -> str:
+    """Give a net the weights of a checkpoint that fit its shapes, those of its last layer if the classes are the same.
 
     Args:
-        net: The net.
+        net: The net, with its last layer as ``head``.
         source: A checkpoint, or a run folder, of which the best checkpoint is meant.
+        class_names: Classes of the net.
 
     Returns:
         A line on what starts anew.
@@ -285,12 +286,16 @@ def start_from(net: nn.Module, source: str) -> str:
     path = Path(source)
     path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state, known = checkpoint["state_dict"], checkpoint["hyper_parameters"]["class_names"]
     except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
         raise UserError(f"model.init_from: {path} is no checkpoint that can be read: {error}") from error
     given = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
-    wanted = net.state_dict()
-    fitting = {name: value for name, value in given.items() if name in wanted and wanted[name].shape == value.shape}
+    wanted = net.state_dict(keep_vars=True)
+    last = {id(parameter) for parameter in net.head.parameters()} if known != class_names else set()
+    taken = {name: value for name, value in wanted.items() if id(value) not in last}
+    fits = {name: name in taken and taken[name].shape == value.shape for name, value in given.items()}
+    fitting = {name: value for name, value in given.items() if fits[name]}
     fresh = [name for name in wanted if name not in fitting]
     if not fitting:
         raise UserError(f"model.init_from: nothing of {path} fits the net")

@@ -20,6 +20,7 @@ from datamodules.points import XorDataModule
 from datamodules.torchvision_pictures import TorchvisionDataModule
 from engine.errors import UserError
 from nets.cnn import CNN
+from nets.mlp import Perceptron
 from tasks.classification import ClassificationTask, classification_metrics, start_from
 
 CNN_CONFIG = str(ROOT / "configs" / "cnn.yaml")
@@ -99,17 +100,22 @@ def test_a_frozen_net_trains_its_last_layer_only():
     assert all(parameter.requires_grad for parameter in task.net.parameters()) and task.train().net.training
 
 
-def test_another_number_of_classes_starts_with_a_new_last_layer(tmp_path):
-    old, new = classification_task(3), classification_task(5)
-    torch.save({"state_dict": old.state_dict()}, tmp_path / "old.ckpt")
-    head = new.net.head.weight.clone()
-    said = start_from(new.net, str(tmp_path / "old.ckpt"))
-    assert "head.weight" in said and torch.equal(new.net.head.weight, head)
-    assert torch.equal(new.net.features[0].weight, old.net.features[0].weight)
+def test_other_classes_start_with_a_new_last_layer(tmp_path):
+    old, path = classification_task(3), str(tmp_path / "old.ckpt")
+    torch.save({"state_dict": old.state_dict(), "hyper_parameters": {"class_names": old.class_names}}, path)
+    for num_classes, names in ((5, ["a", "b", "c", "d", "e"]), (3, ["a", "b", "c"])):
+        new = classification_task(num_classes)
+        head = new.net.head.weight.clone()
+        said = start_from(new.net, path, names)
+        assert "new: head.weight, head.bias" in said and torch.equal(new.net.head.weight, head)
+        assert torch.equal(new.net.features[0].weight, old.net.features[0].weight)
+    assert "new: none" in start_from(new.net, path, old.class_names)
+    assert torch.equal(new.net.head.weight, old.net.head.weight)
     with pytest.raises(UserError, match=r"no.ckpt is no checkpoint"):
-        start_from(new.net, str(tmp_path / "no.ckpt"))
+        start_from(new.net, str(tmp_path / "no.ckpt"), ["a"])
+    other = Perceptron(2, 2)
     with pytest.raises(UserError, match="nothing of"):
-        start_from(torch.nn.Linear(2, 2), str(tmp_path / "old.ckpt"))
+        start_from(other, path, ["a"])
 
 
 def test_fine_tuning_from_a_run(tasklight, tmp_path):
