@@ -4,7 +4,18 @@ Differs from the paper: 3x3 convolutions in pairs, batch norm, ReLU, maximum poo
 instead of fully connected layers, so that pictures may have any size.
 """
 
+from itertools import pairwise
+
 from torch import Tensor, nn
+
+
+def stage(in_channels: int, out_channels: int, count: int) -> list[nn.Module]:
+    """Some 3x3 convolutions, each followed by batch norm and ReLU, and maximum pooling that halves height and width."""
+    layers: list[nn.Module] = []
+    for channels in [in_channels] + [out_channels] * (count - 1):
+        layers.append(nn.Conv2d(channels, out_channels, 3, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+    return [*layers, nn.MaxPool2d(2, ceil_mode=True)]
 
 
 class CNN(nn.Module):
@@ -19,19 +30,10 @@ class CNN(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, width: int = 32, dropout: float = 0.0) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for wider in (width, 2 * width, 4 * width):
-            for _ in range(2):
-                layers += [
-                    nn.Conv2d(channels, wider, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(wider),
-                    nn.ReLU(inplace=True),
-                ]
-                channels = wider
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        widths = [in_channels, width, 2 * width, 4 * width]
+        layers = [layer for a, b in pairwise(widths) for layer in stage(a, b, count=2)]
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout))
-        self.head = nn.Linear(channels, out_channels)
+        self.head = nn.Linear(widths[-1], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (B, in_channels, H, W) to class logits (B, out_channels)."""

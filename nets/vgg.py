@@ -4,9 +4,12 @@ Differs from the paper: batch norm, any width, pictures of any size, and one lin
 average over all places instead of three wide ones.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
+
+from nets.cnn import stage
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
@@ -31,20 +34,11 @@ class VGG(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = in_channels
-        for stage, count in enumerate(CONVOLUTIONS[depth]):
-            wider = width * min(2**stage, 8)
-            for _ in range(count):
-                layers += [
-                    nn.Conv2d(channels, wider, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(wider),
-                    nn.ReLU(inplace=True),
-                ]
-                channels = wider
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        widths = [in_channels, *(width * min(2**i, 8) for i in range(5))]
+        counts = zip(pairwise(widths), CONVOLUTIONS[depth], strict=True)
+        layers = [layer for (a, b), count in counts for layer in stage(a, b, count)]
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout))
-        self.head = nn.Linear(channels, out_channels)
+        self.head = nn.Linear(widths[-1], out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (B, in_channels, H, W) to class logits (B, out_channels)."""
