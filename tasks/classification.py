@@ -46,6 +46,7 @@ class ClassificationTask(LightningModule):
             (https://arxiv.org/abs/1710.09412).
         cutmix: Alpha of cutmix, which puts a window of one picture into another; 0 for none. With mixup, each batch
             gets one of both (https://arxiv.org/abs/1905.04899).
+        mirror: Whether an answer is the mean of those to a picture and to its mirror image; not while training.
         freeze: Whether only the last layer is trained.
         init_from: Checkpoint or run folder to start from; layers of another shape, such as the last one for another
             number of classes, start anew.
@@ -68,6 +69,7 @@ class ClassificationTask(LightningModule):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        mirror: bool = False,
         freeze: bool = False,
         init_from: str | None = None,
         scheduler: LRSchedulerCallable = WarmupCosine,
@@ -76,6 +78,7 @@ class ClassificationTask(LightningModule):
         self.save_hyperparameters()
         self.net = net(in_channels, num_classes)
         self.class_names, self.label_smoothing, self.init_from = class_names, label_smoothing, init_from
+        self.mirror = mirror
         self.optimizer, self.scheduler = optimizer, scheduler
         self.mixers = [MixUp(alpha=mixup, num_classes=num_classes)] if mixup else []
         self.mixers += [CutMix(alpha=cutmix, num_classes=num_classes)] if cutmix else []
@@ -89,7 +92,10 @@ class ClassificationTask(LightningModule):
     def forward(self, inputs: Tensor) -> Tensor:
         """Map pictures (B, in_channels, H, W) in [0, 1], or rows (B, in_channels), to class logits (B, num_classes)."""
         shape = (-1, *[1] * (inputs.ndim - 2))
-        return self.net((inputs - self.mean.view(shape)) / self.std.view(shape))
+        inputs = (inputs - self.mean.view(shape)) / self.std.view(shape)
+        if self.mirror and not self.training:
+            return (self.net(inputs) + self.net(inputs.flip(-1))) / 2
+        return self.net(inputs)
 
     def setup(self, stage: str) -> None:
         if stage != "fit" or self.trainer.ckpt_path:  # a checkpoint brings all of it
@@ -119,9 +125,7 @@ class ClassificationTask(LightningModule):
         if self.mixers:
             mixer = self.mixers[int(torch.randint(len(self.mixers), ()))]
             inputs, truth = mixer(inputs, truth)  # now (B, num_classes)
-        loss = F.cross_entropy(self(inputs), truth, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss)
-        return loss
+        return F.cross_entropy(self(inputs), truth, label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(inputs_of(batch))

@@ -100,9 +100,7 @@ class ForecastingTask(LightningModule):
             self.spread.clamp_(min=1e-12)  # of a column that never changes
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = self._loss(batch)
-        self.log("train/loss", loss)
-        return loss
+        return self._loss(batch)
 
     def _loss(self, batch: dict[str, Tensor]) -> Tensor:
         window, last, scale = self._standardized(batch["series"], batch["past"])

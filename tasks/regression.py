@@ -90,9 +90,7 @@ class RegressionTask(LightningModule):
                 getattr(self, f"{name}_deviation").copy_(deviation.where(deviation > 0, 1))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = self._loss(self._standardized(batch["features"]), batch["target"])
-        self.log("train/loss", loss)
-        return loss
+        return self._loss(self._standardized(batch["features"]), batch["target"])
 
     def _loss(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Loss of standardized values (B, num_outputs), or those of (B, members, num_outputs), against targets."""

@@ -74,9 +74,7 @@ class SegmentationTask(LightningModule):
             self.class_weights.copy_(weights / weights.mean())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss = self._loss(self(batch["image"]), batch["mask"])
-        self.log("train/loss", loss)
-        return loss
+        return self._loss(self(batch["image"]), batch["mask"])
 
     def _loss(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Loss of logits (B, num_classes, H, W) against class ids (B, H, W)."""
