@@ -1,6 +1,6 @@
 """94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498: few wide layers that pool early.
 
-Differs from the paper: a shortcut around the second convolution of every block, as its author's larger nets have; ReLU;
+Differs from the paper: a shortcut around the second convolution of every block, as its author's larger nets have,
 and a whitening that needs no data. The eigenvectors of small patches of photographs are, near enough, sums and
 differences of neighbours in sums and differences of colours, so those are taken, and batch norm gives them one scale.
 """
@@ -39,8 +39,8 @@ class PooledBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (B, in_channels, H, W) to features (B, out_channels, H / 2, W / 2)."""
-        x = F.relu(self.norms[0](F.max_pool2d(self.first(x), 2)))
-        return x + F.relu(self.norms[1](self.second(x)))
+        x = F.gelu(self.norms[0](F.max_pool2d(self.first(x), 2)))
+        return x + F.gelu(self.norms[1](self.second(x)))
 
 
 class Airbench(nn.Module):
@@ -59,7 +59,7 @@ class Airbench(nn.Module):
         pixels = sums_and_differences(2)
         filters = torch.einsum("ac,bi,dj->abdcij", sums_and_differences(in_channels), pixels, pixels)
         filters = filters.reshape(4 * in_channels, in_channels, 2, 2)
-        self.register_buffer("filters", torch.cat([filters, -filters]))  # both signs, so that ReLU loses nothing
+        self.register_buffer("filters", torch.cat([filters, -filters]))  # both signs, so that GELU loses nothing
         self.whiten = nn.BatchNorm2d(len(self.filters))
         channels = [len(self.filters), *widths]
         self.blocks = nn.Sequential(*(PooledBlock(a, b) for a, b in pairwise(channels)))
@@ -67,5 +67,5 @@ class Airbench(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pictures (B, in_channels, H, W) to class logits (B, out_channels)."""
-        x = F.relu(self.whiten(F.conv2d(x, self.filters)))
+        x = F.gelu(self.whiten(F.conv2d(x, self.filters)))
         return self.head(self.blocks(x).amax((2, 3))) / 8  # so that weights grow before the answers are sure
