@@ -78,3 +78,13 @@ def random_colour(image: Tensor, generator: Generator, gamma: float = 0.4, tint:
     exponent = (1 + gamma) ** uniform(B, -1, 1, generator)
     gain = uniform(B * C, 1 - tint, 1 + tint, generator).view(B, C)
     return image ** exponent[:, None, None, None] * gain[:, :, None, None]
+
+
+def random_symmetry(image: Tensor, turn: bool, generator: Generator) -> Tensor:
+    """Mirror every second picture (B, C, S, S) left to right; or, if ``turn``, draw from all symmetries of a square."""
+    left_right, up_down, over = torch.rand(3, len(image), 1, 1, 1, generator=generator, device=image.device) < 0.5
+    image = torch.where(left_right, image.flip(3), image)
+    if turn:
+        image = torch.where(up_down, image.flip(2), image)
+        image = torch.where(over, image.transpose(2, 3), image)
+    return image

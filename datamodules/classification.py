@@ -13,7 +13,7 @@ from rich.progress import track
 
 from datamodules.labelled_pictures import ClassificationDataModule, Pictures
 from datamodules.picture_files import BrokenPicture, find_pictures, is_grey, open_picture, square
-from datamodules.picture_store import MAX_BROKEN, PARTS, split_by_content
+from datamodules.picture_store import PARTS, refuse_many_broken, split_by_content
 from engine.cache import cached
 from engine.errors import UserError, some
 
@@ -110,8 +110,7 @@ def write_pictures(folder: Path, files: list[File], names: list[str], size: int,
             else:
                 arrays.append(array)
                 kept.append(file)
-    if len(skipped) > MAX_BROKEN * len(files):
-        raise UserError(f"{len(skipped)} of {len(files)} pictures in {root} are broken: {some(skipped)}")
+    refuse_many_broken(skipped, len(files), root)
     labels = [names.index(name) for _, name, _ in kept]
     present = np.eye(len(names), dtype=bool)[labels]
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]

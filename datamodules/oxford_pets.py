@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from torchvision.datasets import OxfordIIITPet
 
-from datamodules.picture_store import Pair, decoded
+from datamodules.masked_pictures import Pair, decoded
 from datamodules.segmentation import IGNORE, SegmentationDataModule
 from engine.errors import UserError
 

@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_colour, random_grid, warped
 from datamodules.batches import generator_for, ordered, shuffled
+from datamodules.masked_pictures import decoded, find_pairs
 from datamodules.picture_files import UnlabelledPictures, find_pictures, fitted
-from datamodules.picture_store import PARTS, PictureStore, decoded, find_pairs
+from datamodules.picture_store import PARTS, PictureStore
 from engine.errors import UserError, some
 
 IGNORE = 255  # pixels of this class are neither trained on nor measured
@@ -52,13 +53,14 @@ class SegmentationPictures(Dataset[dict[str, Any]]):
         index = number % len(self)  # see ShuffledEpochs
         height, width = self.sizes[index]
         if not self.crop:
-            picture, mask = self.store.read(self.indices[index], 0, 0, height, width)
-            return picture, self.class_of_id[mask]
+            whole = (self.indices[index], 0, 0, height, width)
+            return self.store.read(*whole), self.class_of_id[self.store.read_mask(*whole)]
         generator = generator_for(number)
         top, left = (
             int(torch.randint(max(0, side - self.crop) + 1, (), generator=generator)) for side in (height, width)
         )
-        picture, mask = self.store.read(self.indices[index], top, left, self.crop, self.crop)
+        window = (self.indices[index], top, left, self.crop, self.crop)
+        picture, mask = self.store.read(*window), self.store.read_mask(*window)
         # A picture smaller than the window is reflected to fill it; reflections count for nothing.
         missing = [(0, self.crop - side) for side in mask.shape]
         mask = np.pad(self.class_of_id[mask], missing, constant_values=IGNORE)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from pydoc import locate
 from typing import Any, cast
@@ -96,11 +96,14 @@ class CLI(LightningCLI):
     def fact(self, data: LightningDataModule, name: str) -> Any:
         """Return what the data know; a prediction, which has no training data, asks the checkpoint."""
         task = self.config[self.arguments.verb].model
-        if name not in signature(cast(Callable, locate(task.class_path))).parameters:
+        wanted = signature(cast(Callable, locate(task.class_path))).parameters.get(name)
+        if wanted is None:
             return None  # the link is dropped
         if self.arguments.verb == "predict":
             return self.checkpoint["hyper_parameters"][name]
         if not hasattr(type(data), name) and not hasattr(data, name):
+            if wanted.default is not Parameter.empty:  # the task can do without
+                return wanted.default
             raise UserError(f"{task.class_path} needs {name!r}, which {type(data).__name__} does not know")
         value = getattr(data, name)
         trained = self.checkpoint.get("hyper_parameters", {}).get(name, value)
@@ -174,9 +177,9 @@ class CLI(LightningCLI):
             kwargs["strategy"] = together()
             kwargs["use_distributed_sampler"] = False  # ours share the work themselves
         if self.arguments.verb == "fit" and self.folder:
-            self.record = Record()
-            self.best, last = checkpointing(self.folder, cast(Task, self.model))
             steps = trainer.log_every_n_steps or 50  # Lightning's own default
+            self.record = Record(steps)
+            self.best, last = checkpointing(self.folder, cast(Task, self.model))
             self.watch = Watch(self.folder / "checkpoints" / "last.ckpt", self.config.fit.save_minutes, steps)
             rates = [LearningRateMonitor()] if trainer.logger else []
             kwargs["callbacks"] = [*configured, *rates, self.record, self.watch, self.best, last]

@@ -116,6 +116,19 @@ def picture_of(image: Tensor) -> Image.Image:
     return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
 
 
+def picture_of_bytes(pixels: Tensor) -> Image.Image:
+    """Return bytes (H, W, 1 or 3) as a grey or a coloured picture."""
+    return Image.fromarray(pixels.numpy().squeeze(2) if pixels.shape[2] == 1 else pixels.numpy())
+
+
+def with_alpha(picture: Image.Image, alpha: Tensor | None) -> Image.Image:
+    """Return a picture as transparent as the one it was made from, given the latter's alpha (1, 1, H, W) in [0, 1]."""
+    if alpha is not None:
+        layer = Image.fromarray((alpha[0, 0] * 255).round().byte().cpu().numpy())
+        picture.putalpha(layer.resize(picture.size, Image.Resampling.BICUBIC))
+    return picture
+
+
 def heatmap(matrix: np.ndarray, names: Sequence[str], title: str) -> Image.Image:
     """Return a confusion matrix: rows are the truth, columns what was said, colours the share of a row.
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 THUMBNAIL = 480  # longer side in pixels of the pictures on the page
+COMPARED = 960  # the same of two that lie on each other
 ROWS = 20  # of a table on the page
 
 STYLE = """
@@ -25,6 +26,10 @@ table { border-collapse: collapse; font-size: 0.85rem; }
 td, th { padding: 0.1rem 0.6rem; text-align: right; border-bottom: 1px solid #d8dde3; }
 img { display: block; max-width: min(100%, 480px); min-width: 120px; border-radius: 4px; }
 figcaption, footer { color: #5b6672; font-size: 0.85rem; }
+.compare { position: relative; --at: 50%; }
+.compare img { max-width: 100%; }
+.compare img + img { position: absolute; top: 0; left: 0; clip-path: inset(0 0 0 var(--at)); }
+.compare input { display: block; width: 100%; margin: 0.4rem 0 0; }
 """
 
 
@@ -32,8 +37,8 @@ class PredictionWriter(BasePredictionWriter):
     """Writes what ``predict_step`` returns, batch by batch: the predictions of a large folder fit into no memory.
 
     Pictures become ``<name>_<key>.png``, tables ``<name>_<key>.csv``, everything else a column of ``predictions.csv``;
-    ``index.html`` shows all. A picture called ``input`` is for the page alone. Earlier predictions in the folder are
-    replaced at the end.
+    ``index.html`` shows all. A picture called ``input`` is for the page alone; if there is just one other, of the same
+    shape, a slider uncovers the one or the other. Earlier predictions in the folder are replaced at the end.
 
     Args:
         folder: Where to write.
@@ -73,10 +78,15 @@ class PredictionWriter(BasePredictionWriter):
             name, number = f"{source.stem}_{number}", number + 1
         self.names.add(name)
         row, shown = {"path": str(source)}, []
+        pictures = {key: value for key, value in record.items() if isinstance(value, Image.Image)}
+        compared = len(pictures) == 2 and "input" in pictures and same_shape(*pictures.values())
+        if compared:
+            shown.append(slider(self.scratch, name, pictures))
         for key, value in record.items():
             if isinstance(value, Image.Image):
                 file = f"{name}_{key}.png" if key != "input" else ""
-                shown.append(figure(self.scratch, f"{name}_{key}", key, value, file))
+                if not compared:
+                    shown.append(figure(self.scratch, f"{name}_{key}", key, value, file))
                 if file:
                     value.save(self.scratch / file)
                     row[key] = file
@@ -101,6 +111,31 @@ class PredictionWriter(BasePredictionWriter):
         (self.scratch / "index.html").write_text(page + "".join(self.articles), encoding="utf-8")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.scratch.rename(self.folder)
+
+
+def same_shape(one: Image.Image, other: Image.Image) -> bool:
+    """Tell whether two pictures have the same proportions, to a pixel of the smaller one."""
+    small, large = sorted((one.size, other.size))
+    scale = large[0] / small[0]
+    return abs(large[1] - scale * small[1]) <= scale
+
+
+def slider(folder: Path, name: str, pictures: dict[str, Image.Image]) -> str:
+    """Write small copies of a picture before and after, and return the HTML that lays them on each other."""
+    (_, before), (key, after) = sorted(pictures.items(), key=lambda item: item[0] != "input")
+    scale = COMPARED / max(after.size)
+    factor = min(scale, 1.0) if scale < 4 else int(scale / 2)  # tiny pictures are shown pixel by pixel
+    size = (max(1, round(after.width * factor)), max(1, round(after.height * factor)))
+    images = []
+    for kind, picture in (("before", before), ("after", after)):
+        tiny = factor > 1 and picture.size == after.size
+        shown = picture.convert("RGBA").resize(size, Image.Resampling.NEAREST if tiny else Image.Resampling.BICUBIC)
+        shown.save(folder / "thumbnails" / f"{name}_{kind}.png")
+        images.append(f'<img src="thumbnails/{quote(f"{name}_{kind}")}.png" alt="{kind}" loading="lazy">')
+    move = "this.parentNode.style.setProperty('--at', this.value + '%')"
+    bar = f'<input type="range" value="50" aria-label="before or after" oninput="{move}">'
+    link = f'<a href="{quote(f"{name}_{key}.png")}">{html.escape(key)}</a>'
+    return f'<figure><div class="compare">{"".join(images)}{bar}</div><figcaption>input | {link}</figcaption></figure>'
 
 
 def figure(folder: Path, name: str, caption: str, picture: Image.Image, link: str = "") -> str:

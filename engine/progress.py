@@ -1,5 +1,7 @@
 """The progress bar: counts from one, knows trainings without a last epoch, and leaves out what says nothing."""
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
@@ -13,6 +15,12 @@ class ProgressBar(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self.refresh_rate == 0 or trainer.is_last_batch:  # Lightning's would do it every time
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _get_train_description(self, current_epoch: int) -> str:
         last = self.trainer.max_epochs or -1

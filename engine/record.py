@@ -26,9 +26,13 @@ class Record(Callback):
 
     Checkpoints hold the states of all random generators, and ``metrics.csv`` what was logged until then. The order of
     samples and the random changes to them need no state: they follow from the seed, the epoch and the sample.
+
+    Args:
+        steps: Training steps between two values of the training loss that are logged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
         self.seconds = 0.0
         self.samples = 0
         self.step = 0
@@ -58,7 +62,7 @@ class Record(Callback):
     ) -> None:
         self.step = trainer.global_step
         # What the task minimizes; logged here, since even a value that no logger takes costs half a millisecond.
-        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % self.steps == 0:
             pl_module.log("train/loss", outputs["loss"])
         self.samples += len(next(value for value in batch.values() if isinstance(value, Tensor))) * trainer.world_size
 

@@ -68,6 +68,8 @@ class Watch(Callback):
             self.check(trainer)
         if (self.steps > 1 and logged) or trainer.is_last_batch:
             return  # what this step logs, and the validation behind an epoch, would be lost to a resumed training
+        if trainer.world_size > 1 and (trainer.global_step - 1) % self.steps:
+            return  # to agree, devices must wait for each other
         due = self.signum > 0 or time.monotonic() - self.saved > self.seconds
         if not trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices decide alike
             return

@@ -6,8 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from conftest import write_class_folders, write_masked_pictures
 from PIL import Image
+from skimage.color import lab2rgb, rgb2lab, rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio
 
 
 @dataclass
@@ -223,6 +226,78 @@ def stocks(small: list[str], by_heart: list[str]) -> Recipe:
     )
 
 
+def own_photos(folder: Path) -> list[str]:
+    """Write smooth coloured pictures of several sizes."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        coarse.resize((90 + i, 70), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
+    return ["--data", "datamodules.photos.PhotoFolderDataModule", "--data.crop", "32", "--data.root", str(folder)]
+
+
+def photo_sets(folder: Path) -> list[str]:
+    """Write a few pictures in the layout of the photo sets of the literature."""
+    folder.mkdir()
+    for name in ("bsds500/train", "bsds500/test", "bsds500/val", "T91", "Set5", "BSD68"):
+        (folder / name).mkdir(parents=True)
+        own_photos(folder / name / "photos")
+    return ["--data.crop", "32", "--data.windows", "64", "--data.root", str(folder)]
+
+
+def photographs(**settings) -> list[np.ndarray]:
+    """Return the test part of the sample photos, float64 (H, W, 3) in [0, 1]."""
+    from datamodules.sample_photos import SamplePhotosDataModule
+
+    batches = SamplePhotosDataModule(**settings).test_dataloader()
+    return [photo.permute(1, 2, 0).double().numpy() / 255 for batch in batches for photo in batch["image"]]
+
+
+def mean_psnr(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    return float(np.mean([peak_signal_noise_ratio(truth, picture, data_range=1) for picture, truth in pairs]))
+
+
+def noise_on(pictures: list[np.ndarray], *sigmas: int) -> float:
+    from tasks.denoising import noise_of
+
+    pairs = []
+    for picture in pictures:
+        noise = noise_of(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+        pairs += [(picture + sigma / 255 * noise, picture) for sigma in sigmas]
+    return mean_psnr(pairs)
+
+
+def noisy_digits() -> float:
+    from datamodules.digits import DigitsDataModule
+
+    pictures = DigitsDataModule(num_train=200).pictures
+    return noise_on(list(pictures.images[pictures.parts == "test"] / 255), 64, 128)
+
+
+def bicubic_photos() -> float:
+    """Return the PSNR of the luma after Pillow has shrunk the photos to a quarter and enlarged them again."""
+
+    def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(picture, 2, 0)]
+        planes = [np.asarray(plane.resize(size, Image.Resampling.BICUBIC)) for plane in planes]
+        return (np.stack(planes, axis=2).clip(0, 1) * 255).round() / 255
+
+    pairs = []
+    for photo in photographs(max_side=96):
+        height, width = photo.shape[0] // 4, photo.shape[1] // 4
+        truth = photo[: 4 * height, : 4 * width]
+        enlarged = resize(resize(truth, (width, height)), (4 * width, 4 * height))
+        pairs.append(tuple(rgb2ycbcr(picture)[4:-4, 4:-4, 0] / 255 for picture in (enlarged, truth)))
+    return mean_psnr(pairs)
+
+
+def grey_photos() -> float:
+    pairs = []
+    for photo in photographs(split="regions", max_side=256):
+        pairs.append((lab2rgb(rgb2lab(photo) * [1, 0, 0]), photo))
+    return mean_psnr(pairs)
+
+
 RECIPES = {
     "stock_linear": stocks(
         ["--model.loss", "mae"],
@@ -263,5 +338,47 @@ RECIPES = {
         outputs=("_predictions.csv",),
         baseline=mean_price,
         public={"data_california_housing": california},
+    ),
+    "denoising_autoencoder": Recipe(
+        small=["--model.net.width", "4", "--data.num_train", "200"],
+        by_heart=["--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "150"],
+        own=own_photos,
+        inputs=two_pictures,
+        outputs=("_denoised.png",),
+        baseline=noisy_digits,
+        public={"data_mnist": partial(idx_files, name="MNIST")},
+    ),
+    "dncnn": Recipe(
+        small=["--model.net.width", "4", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "96"],
+        by_heart=["--model.net.width", "16", "--data.windows", "16", "--trainer.max_epochs", "150"],
+        own=own_photos,
+        inputs=two_pictures,
+        outputs=("_denoised.png",),
+        baseline=lambda: noise_on(photographs(max_side=96), 15, 25, 50),
+        public={"data_bsd68": photo_sets},
+    ),
+    "srresnet": Recipe(
+        small=["--model.net.width", "4", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "96"],
+        by_heart=[
+            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "200"),
+            *("--data.crop", "48", "--data.max_side", "48", "--data.turn", "false"),
+        ],
+        own=own_photos,
+        inputs=two_pictures,
+        outputs=("_enlarged.png",),
+        baseline=bicubic_photos,
+        public={"data_set5": photo_sets},
+    ),
+    "colorization": Recipe(
+        small=["--model.net.width", "2", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "256"],
+        by_heart=[
+            *("--model.net.width", "8", "--data.windows", "16", "--trainer.max_epochs", "200"),
+            *("--data.split", "photos", "--data.crop", "48", "--data.max_side", "48"),
+        ],
+        own=own_photos,
+        inputs=two_pictures,
+        outputs=("_coloured.png",),
+        baseline=grey_photos,
+        public={"data_bsds500": photo_sets},
     ),
 }

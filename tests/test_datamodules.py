@@ -130,7 +130,7 @@ def test_large_pictures_are_scaled_down_and_parts_agree(tmp_path):
     write_masked_pictures(tmp_path, size=100)
     data = SegmentationFolderDataModule(str(tmp_path), max_side=50)
     assert data.store.sizes[0] == (50, 50)
-    picture, mask = data.store.read(0, 0, 0, 50, 50)
+    picture, mask = data.store.read(0, 0, 0, 50, 50), data.store.read_mask(0, 0, 0, 50, 50)
     assert picture[mask == 1].mean() > picture[mask == 0].mean() + 100
 
 

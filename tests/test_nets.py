@@ -4,13 +4,18 @@ import pytest
 import torch
 from torch import nn
 
+from nets.airbench import Airbench
 from nets.attention import SelfAttention
+from nets.autoencoder import Autoencoder
 from nets.cnn import CNN
+from nets.colornet import ColorNet
+from nets.dncnn import DnCNN
 from nets.foreign import SMPNet, TimmNet, TorchvisionNet
 from nets.mlp import MLP, MLPEnsemble, Perceptron
 from nets.nlinear import NLinear
 from nets.resnet import ResNet
 from nets.rnn import RNN
+from nets.srresnet import SRResNet
 from nets.unet import UNet
 from nets.vgg import VGG
 from nets.vit import ViT
@@ -46,6 +51,12 @@ NETS = {
     "rnn": (lambda: unsettled(RNN(3, 5, "rnn", width=4, depth=2)), (2, 7, 3), (2, 5)),
     "lstm": (lambda: unsettled(RNN(3, 5, "lstm", width=4)), (2, 7, 3), (2, 5)),
     "gru": (lambda: unsettled(RNN(3, 5, "gru", width=4)), (2, 7, 3), (2, 5)),
+    "airbench": (lambda: Airbench(3, 5, widths=(8, 16)), (2, 3, 17, 30), (2, 5)),
+    "airbench, grey": (lambda: Airbench(1, 5, widths=(8, 16)), (2, 1, 9, 9), (2, 5)),
+    "autoencoder": (lambda: Autoencoder(1, 1, width=4), (2, 1, 17, 30), (2, 1, 17, 30)),
+    "dncnn": (lambda: DnCNN(3, 3, width=4), (2, 3, 17, 31), (2, 3, 17, 31)),
+    "srresnet": (lambda: SRResNet(3, 3, 3, width=4, depth=2), (2, 3, 7, 10), (2, 3, 21, 30)),
+    "colornet": (lambda: ColorNet(1, 2, width=2), (2, 1, 17, 30), (2, 2, 17, 30)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
 }
 
@@ -139,3 +150,9 @@ def test_pretrained_weights_bring_their_statistics(tmp_path, monkeypatch):
     net = TorchvisionNet(1, 2, weights="DEFAULT")
     assert net.mean == [0.485, 0.456, 0.406] and net.head.out_features == 2
     torch.testing.assert_close(net.net.conv1.weight, state["conv1.weight"])
+
+
+def test_the_filters_of_a_whitening_are_orthonormal_and_come_with_both_signs():
+    filters = Airbench(3, 5).filters.flatten(1)  # (24, 12)
+    torch.testing.assert_close(filters[:12] @ filters[:12].T, torch.eye(12), atol=1e-6, rtol=0)
+    assert torch.equal(filters[12:], -filters[:12])

@@ -1,0 +1,172 @@
+"""Super-resolution: pictures several times as large, with the detail that enlarging alone does not give."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+
+from engine.errors import UserError
+from engine.pictures import grid, picture_of, picture_of_bytes, show, with_alpha
+from engine.schedules import WarmupCosine, scheduled
+from engine.tiles import in_tiles
+
+SHOWN, ZOOM = 6, 64  # pictures in a row of samples, and side in pixels of the window of each that is shown
+
+
+class SuperResolutionTask(LightningModule):
+    """Mean absolute error of what a net makes of pictures that were scaled down; PSNR and SSIM of the luma.
+
+    Pictures are scaled down by bicubic interpolation with antialiasing and rounded to bytes, and measured as in the
+    literature: means over pictures, on the luma of BT.601, without a border as wide as the scale.
+
+    Args:
+        net: Network from small pictures (B, in_channels, H, W) to large ones (B, in_channels, scale * H, scale * W).
+        in_channels: Channels of a picture.
+        optimizer: Optimizer of the network's parameters.
+        scale: How many times larger pictures become.
+        scheduler: Learning rate schedule.
+    """
+
+    primary = "psnr_y"
+    perfect = math.inf
+
+    def __init__(
+        self,
+        net: Callable[[int, int, int], nn.Module],
+        in_channels: int,
+        optimizer: OptimizerCallable,
+        scale: int = 4,
+        scheduler: LRSchedulerCallable = WarmupCosine,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if scale < 2:
+            raise UserError(f"model.scale is {scale}; pictures can become 2, 3, 4, ... times as large")
+        self.net = net(in_channels, in_channels, scale)
+        self.scale, self.optimizer, self.scheduler = scale, optimizer, scheduler
+        self.val_metrics = luma_metrics()
+        self.test_metrics = luma_metrics()
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []  # bicubic, net's and true picture: to be shown
+
+    def forward(self, small: Tensor) -> Tensor:
+        """Map pictures (B, in_channels, H, W) in [0, 1] to pictures (B, in_channels, scale * H, scale * W)."""
+        return self.net(small)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        large, small = self._pair(batch["image"])
+        return F.l1_loss(self(small).float(), large)
+
+    def _pair(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pictures (B, C, H, W), cut to a multiple of the scale, and the same scaled down, rounded to bytes."""
+        H, W = (side - side % self.scale for side in pictures.shape[2:])
+        if not H or not W:
+            raise UserError(
+                f"a picture of {pictures.shape[3]} x {pictures.shape[2]} pixels is too small for {self.scale}x"
+            )
+        large = pictures[..., :H, :W]
+        return large, (resized(large, 1 / self.scale) * 255).round() / 255
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._measure(self.val_metrics, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val", self.val_metrics)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._measure(self.test_metrics, batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test", self.test_metrics)
+
+    def _measure(self, metrics: MetricCollection, batch: dict[str, Tensor]) -> None:
+        """Update the metrics, and keep what the pictures will show: the middle of the first pictures."""
+        large, small = self._pair(batch["image"])
+        enlarged = (self(small).float().clamp(0, 1) * 255).round() / 255
+        metrics.update(self._measured(enlarged), self._measured(large))
+        top, left = (max(0, (side - ZOOM) // 2) for side in large.shape[2:])
+        window = (slice(0, SHOWN - len(self.seen)), slice(None), slice(top, top + ZOOM), slice(left, left + ZOOM))
+        shown = (resized(small, self.scale), enlarged, large)
+        self.seen += zip(*(pictures[window].cpu() for pictures in shown), strict=True)
+
+    def _measured(self, pictures: Tensor) -> Tensor:
+        """Return what of pictures (B, C, H, W) is measured: their luma without the border, (B, 1, H', W')."""
+        border = self.scale if min(pictures.shape[2:]) > 2 * self.scale + 11 else 0  # SSIM's windows are 11 wide
+        return luma(pictures)[..., border : pictures.shape[2] - border, border : pictures.shape[3] - border]
+
+    def _report(self, stage: str, metrics: MetricCollection) -> None:
+        """Log PSNR and SSIM; show windows of samples."""
+        values = metrics.compute()
+        self.log(f"{stage}/psnr_y", values["psnr_y"], prog_bar=True, sync_dist=True)
+        self.log(f"{stage}/ssim_y", values["ssim_y"], sync_dist=True)
+        rows = [[picture_of(picture) for picture in row] for row in zip(*self.seen, strict=True)]
+        names = ("bicubic", "net", "truth")
+        decibels = [[psnr(luma(p[None]), luma(truth[None])) for p in (cubic, ours)] for cubic, ours, truth in self.seen]
+        captions = [f"{cubic:.1f}, {ours:.1f} dB" for cubic, ours in decibels]
+        show(self, f"{stage}_samples", grid(dict(zip(names, rows, strict=True)), captions))
+        metrics.reset()
+        self.seen = []
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """Return for a picture its ``path``, ``input``, and ``enlarged``, ``scale`` times as large."""
+        image, alpha = batch["image"], batch.get("alpha")
+        enlarged = with_alpha(picture_of_bytes(in_tiles(self, image, self.scale)), alpha)
+        return [{"path": batch["path"][0], "input": picture_of(image[0].cpu()), "enlarged": enlarged}]
+
+    def baseline(self, datamodule: Any) -> dict[str, float]:
+        """Return the metrics of bicubic interpolation."""
+        return self._evaluate(datamodule, "bicubic")
+
+    def references(self, datamodule: Any) -> dict[str, dict[str, float]]:
+        """Return the metrics of repeating pixels."""
+        return {"nearest pixel": self._evaluate(datamodule, "nearest")}
+
+    def _evaluate(self, datamodule: Any, mode: str) -> dict[str, float]:
+        """Measure an interpolation on the test part."""
+        metrics = luma_metrics()
+        for batch in datamodule.test_dataloader():
+            large, small = self._pair(datamodule.on_after_batch_transfer(batch, 0)["image"])
+            enlarged = (resized(small, self.scale, mode) * 255).round() / 255
+            metrics.update(self._measured(enlarged), self._measured(large))
+        return {f"test/{name}": float(value) for name, value in metrics.compute().items()}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.parameters())
+        return scheduled(self.trainer, optimizer, self.scheduler(optimizer))
+
+
+def resized(pictures: Tensor, scale: float, mode: str = "bicubic") -> Tensor:
+    """Return pictures (B, C, H, W) at another size; bicubic is MATLAB's and Pillow's (a = -0.5), antialiased."""
+    size = [round(side * scale) for side in pictures.shape[2:]]
+    if mode == "nearest":
+        return F.interpolate(pictures, size)
+    return F.interpolate(pictures, size, mode=mode, antialias=True).clamp(0, 1)
+
+
+def luma(pictures: Tensor) -> Tensor:
+    """Return the luma (B, 1, H, W) of BT.601, from 16/255 to 235/255, of pictures (B, 1 or 3, H, W) in [0, 1]."""
+    weights = pictures.new_tensor([65.481, 128.553, 24.966]) / 255
+    shares = weights if pictures.shape[1] == 3 else weights.sum(0, keepdim=True)
+    return 16 / 255 + torch.einsum("bchw,c->bhw", pictures, shares)[:, None]
+
+
+def luma_metrics() -> MetricCollection:
+    """Return PSNR and SSIM (Wang et al. 2004: windows of 11 x 11, of a deviation of 1.5) as means over pictures."""
+    return MetricCollection(
+        {
+            "psnr_y": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
+            "ssim_y": StructuralSimilarityIndexMeasure(data_range=1.0),
+        }
+    )
+
+
+def psnr(picture: Tensor, truth: Tensor) -> float:
+    """Return the peak signal-to-noise ratio of a picture in [0, 1], in dB."""
+    return -10 * math.log10(max(float((picture - truth).square().mean()), 1e-10))
