@@ -1,9 +1,9 @@
 """Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising, https://arxiv.org/abs/1608.03981.
 
-Differs from the paper: shortcuts around every two convolutions take the place of batch norm, and the net works on
-patches of pixels folded into channels (as FFDNet, https://arxiv.org/abs/1710.04026): CPUs compute wide layers on small
-maps at a higher rate than narrow layers on large ones. ``patch=1`` with ``depth=15`` and ``width=64`` has the paper's
-size.
+Differs from the paper: shortcuts around every two convolutions take the place of batch norm (but for them all is
+linear, so noise passes easily to where it is taken away), and the net works on patches of pixels folded into channels
+(as FFDNet, https://arxiv.org/abs/1710.04026): CPUs compute wide layers on small maps at a higher rate than narrow
+layers on large ones. ``patch=1`` with ``depth=15`` and ``width=64`` has the paper's size.
 """
 
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class DnCNN(nn.Module):
         patch: Side in pixels of the squares that are folded into channels.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, width: int = 64, depth: int = 8, patch: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int, width: int = 48, depth: int = 6, patch: int = 2) -> None:
         super().__init__()
         self.patch = patch
         self.stem = nn.Conv2d(in_channels * patch**2, width, 3, padding=1)
@@ -51,6 +51,6 @@ class DnCNN(nn.Module):
         """Map noisy pictures (B, in_channels, H, W) to clean ones (B, out_channels, H, W)."""
         H, W = x.shape[-2:]
         padded = F.pad(x, (0, -W % self.patch, 0, -H % self.patch), mode="replicate")
-        features = self.blocks(F.relu(self.stem(F.pixel_unshuffle(padded, self.patch))))
-        noise = F.pixel_shuffle(self.head(F.relu(features)), self.patch)
+        features = self.blocks(self.stem(F.pixel_unshuffle(padded - 0.5, self.patch)))
+        noise = F.pixel_shuffle(self.head(features), self.patch)
         return x - noise[..., :H, :W]

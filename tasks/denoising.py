@@ -31,7 +31,7 @@ Method = Callable[[np.ndarray, float], np.ndarray]  # of a picture (H, W, C) in 
 
 
 class DenoisingTask(LightningModule):
-    """Mean squared error of what a net makes of noisy pictures; PSNR and SSIM at named strengths of noise.
+    """Mean absolute error of what a net makes of noisy pictures; PSNR and SSIM at named strengths of noise.
 
     Noise is drawn anew for every training picture and is not clipped; that of val and test pictures follows from the
     picture, so that everybody is measured on the same. Both figures are means over pictures, with a range of 1.
@@ -78,7 +78,7 @@ class DenoisingTask(LightningModule):
         clean = batch["image"]
         low, high = self.sigma
         sigma = low + (high - low) * torch.rand(len(clean), 1, 1, 1, device=clean.device)
-        return F.mse_loss(self(clean + sigma / 255 * torch.randn_like(clean)).float(), clean)
+        return F.l1_loss(self(clean + sigma / 255 * torch.randn_like(clean)).float(), clean)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._measure(self.val_metrics, batch)
@@ -111,7 +111,8 @@ class DenoisingTask(LightningModule):
             new = slice(0, SHOWN - len(seen))
             seen += zip(noisy[new].cpu(), denoised[new].cpu(), clean[new].cpu(), strict=True)
             if self.classifier and not self.trainer.validating:
-                for pictures, accuracy in zip((clean, noisy, denoised), self.accuracies.values(), strict=True):
+                accuracies: Any = self.accuracies.values()
+                for pictures, accuracy in zip((clean, noisy, denoised), accuracies, strict=True):
                     said = self.classifier.predict(pictures.flatten(1).cpu().numpy())
                     accuracy.update(torch.from_numpy(said == batch["label"].cpu().numpy()).float())
 
@@ -125,8 +126,10 @@ class DenoisingTask(LightningModule):
                 each = {f"{stage}/{name}_{sigma}": value[name] for sigma, value in values.items()}
                 self.log_dict(each, sync_dist=True)
         if self.classifier and stage == "test":
-            for name, accuracy in self.accuracies.items():
-                self.log(f"test/accuracy_{name}", accuracy, sync_dist=True)
+            accuracies: Any = self.accuracies.items()
+            for name, accuracy in accuracies:
+                self.log(f"test/accuracy_{name}", accuracy.compute(), sync_dist=True)
+                accuracy.reset()
         show(self, f"{stage}_samples", self._draw())
         for at_sigma in metrics.values():
             at_sigma.reset()

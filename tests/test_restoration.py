@@ -65,7 +65,7 @@ def test_training_noise_has_the_strength_that_was_asked_for():
 
     task = DenoisingTask(lambda *_: Net(), 1, SGD, sigma=(51, 51))
     loss = task.training_step({"image": torch.full((8, 1, 64, 64), 0.5)}, 0)
-    assert float(loss) == pytest.approx(0.2**2, rel=0.05)  # nothing was taken away
+    assert float(loss) == pytest.approx(0.2 * (2 / np.pi) ** 0.5, rel=0.05)  # the mean of |x|: nothing was taken away
     assert float(seen[0].std()) == pytest.approx(0.2, rel=0.05)
     with pytest.raises(UserError, match="no range"):
         DenoisingTask(DnCNN, 1, SGD, sigma=(30, 20))
