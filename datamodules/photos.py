@@ -232,9 +232,9 @@ class PhotoFolderDataModule(PhotosDataModule):
         self,
         root: str,
         grey: bool = False,
-        crop: int = 96,
-        windows: int = 4000,
-        batch_size: int = 16,
+        crop: int = 64,
+        windows: int = 8000,
+        batch_size: int = 8,
         turn: bool = False,
         max_side: int = 1024,
     ) -> None:

@@ -49,9 +49,9 @@ class RestorationSetsDataModule(PhotosDataModule):
         test: str,
         root: str = "data",
         grey: bool = False,
-        crop: int = 96,
-        windows: int = 4000,
-        batch_size: int = 16,
+        crop: int = 64,
+        windows: int = 8000,
+        batch_size: int = 8,
         turn: bool = True,
     ) -> None:
         super().__init__(grey or test in ("Set12", "BSD68"), crop, windows, batch_size, turn)

@@ -65,8 +65,8 @@ class SamplePhotosDataModule(PhotosDataModule):
         split: Literal["photos", "regions"] = "photos",
         grey: bool = False,
         crop: int = 64,
-        windows: int = 4000,
-        batch_size: int = 16,
+        windows: int = 8000,
+        batch_size: int = 8,
         turn: bool = True,
         max_side: int = 512,
     ) -> None:

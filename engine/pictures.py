@@ -116,6 +116,12 @@ def picture_of(image: Tensor) -> Image.Image:
     return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
 
 
+def middle(pictures: Tensor, side: int) -> Tensor:
+    """Return the middle of pictures (..., H, W), at most ``side`` high and wide. Whole photos hide their pixels."""
+    top, left = (max(0, (length - side) // 2) for length in pictures.shape[-2:])
+    return pictures[..., top : top + side, left : left + side]
+
+
 def picture_of_bytes(pixels: Tensor) -> Image.Image:
     """Return bytes (H, W, 1 or 3) as a grey or a coloured picture."""
     return Image.fromarray(pixels.numpy().squeeze(2) if pixels.shape[2] == 1 else pixels.numpy())

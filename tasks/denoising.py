@@ -19,11 +19,11 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from engine.errors import UserError
-from engine.pictures import grid, picture_of, picture_of_bytes, show, with_alpha
+from engine.pictures import grid, middle, picture_of, picture_of_bytes, show, with_alpha
 from engine.schedules import WarmupCosine, scheduled
 from engine.tiles import in_tiles
 
-SHOWN = 6  # pictures in a row of samples
+SHOWN, ZOOM = 6, 96  # pictures in a row of samples, and side in pixels of the window of each that is shown
 MOST_READ = 5000  # pictures that the classifier is taught with
 SMALL = 64  # pictures with a side below it are drawings of a few pixels, such as digits
 
@@ -108,8 +108,8 @@ class DenoisingTask(LightningModule):
             denoised = self(noisy).float().clamp(0, 1)
             at_sigma.update(denoised, clean)
             seen = self.seen.setdefault(sigma, [])
-            new = slice(0, SHOWN - len(seen))
-            seen += zip(noisy[new].cpu(), denoised[new].cpu(), clean[new].cpu(), strict=True)
+            shown = (middle(pictures[: SHOWN - len(seen)], ZOOM).cpu() for pictures in (noisy, denoised, clean))
+            seen += zip(*shown, strict=True)
             if self.classifier and not self.trainer.validating:
                 accuracies: Any = self.accuracies.values()
                 for pictures, accuracy in zip((clean, noisy, denoised), accuracies, strict=True):

@@ -14,11 +14,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from engine.errors import UserError
-from engine.pictures import grid, picture_of, picture_of_bytes, show, with_alpha
+from engine.pictures import grid, middle, picture_of, picture_of_bytes, show, with_alpha
 from engine.schedules import WarmupCosine, scheduled
 from engine.tiles import in_tiles
 
-SHOWN, ZOOM = 6, 64  # pictures in a row of samples, and side in pixels of the window of each that is shown
+SHOWN, ZOOM = 6, 96  # pictures in a row of samples, and side in pixels of the window of each that is shown
 
 
 class SuperResolutionTask(LightningModule):
@@ -91,10 +91,8 @@ class SuperResolutionTask(LightningModule):
         large, small = self._pair(batch["image"])
         enlarged = (self(small).float().clamp(0, 1) * 255).round() / 255
         metrics.update(self._measured(enlarged), self._measured(large))
-        top, left = (max(0, (side - ZOOM) // 2) for side in large.shape[2:])
-        window = (slice(0, SHOWN - len(self.seen)), slice(None), slice(top, top + ZOOM), slice(left, left + ZOOM))
         shown = (resized(small, self.scale), enlarged, large)
-        self.seen += zip(*(pictures[window].cpu() for pictures in shown), strict=True)
+        self.seen += zip(*(middle(pictures[: SHOWN - len(self.seen)], ZOOM).cpu() for pictures in shown), strict=True)
 
     def _measured(self, pictures: Tensor) -> Tensor:
         """Return what of pictures (B, C, H, W) is measured: their luma without the border, (B, 1, H', W')."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import torch
 from conftest import ROOT, UNET
 
 from datamodules.classification import ImageFolderDataModule
+from datamodules.restoration_sets import RestorationSetsDataModule
 from datamodules.segmentation import SegmentationFolderDataModule
 from datamodules.tabular import TabularCSVDataModule
+from nets.srresnet import SRResNet
+from tasks.super_resolution import SuperResolutionTask
 
 HOUSING = str(ROOT / "configs" / "housing.yaml")
 TABLE_DATA = "datamodules.tabular.TabularCSVDataModule"
@@ -95,6 +99,21 @@ def test_folder_of_cifar_is_understood():
     assert data.in_channels == 3 and data.num_classes == 10 and "airplane" in data.class_names
     assert [int((data.pictures.parts == part).sum()) for part in ("train", "val", "test")] == [44000, 6000, 10000]
     assert not data.pictures.skipped
+
+
+def test_bicubic_enlarging_of_set5_has_the_published_figure():
+    real_data("t91")
+    data = RestorationSetsDataModule(["T91"], "Set5", str(Path(real_data("set5")).parent))
+    data.prepare_data()
+    task = SuperResolutionTask(partial(SRResNet, width=4, depth=2), data.in_channels, torch.optim.AdamW)
+    assert task.baseline(data)["test/psnr_y"] == pytest.approx(28.42, abs=0.02)
+
+
+@pytest.mark.slow
+def test_resnet_names_clothes_in_twenty_minutes(tasklight):
+    flags = ["--config", str(ROOT / "configs/addons/data_fashion_mnist.yaml")]
+    flags += ["--config", str(ROOT / "configs/addons/airbench.yaml"), "--data.root", real_data("fashion_mnist")]
+    assert accuracy(tasklight, "resnet", *flags, "--trainer.max_time", "00:00:20:00") >= 0.930
 
 
 @pytest.mark.slow
