@@ -106,4 +106,4 @@ def split_by_content(parts: list[str], hashes: list[str], present: np.ndarray) -
 def refuse_many_broken(skipped: list[str], total: int, root: Path) -> None:
     """Refuse a folder of which too many files cannot be read."""
     if len(skipped) > MAX_BROKEN * total:
-        raise UserError(f"{len(skipped)} of {total} files in {root} are broken: {some(skipped)}")
+        raise UserError(f"{len(skipped)} of {total} pictures in {root} are broken: {some(skipped)}")

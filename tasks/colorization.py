@@ -191,13 +191,15 @@ class ColorizationTask(LightningModule):
 
 def split_lab(image: Tensor) -> tuple[Tensor, Tensor]:
     """Return the lightness (B, 1, H, W) in [0, 1] and the colours (B, 2, H, W) in [-1, 1] of pictures in [0, 1]."""
-    lab = rgb_to_lab(image.float())
+    with torch.autocast(image.device.type, enabled=False):  # a matrix product of colours would lose most of their bits
+        lab = rgb_to_lab(image.float())
     return lab[:, :1] / 100, lab[:, 1:] / RANGE
 
 
 def join_lab(lightness: Tensor, colours: Tensor) -> Tensor:
     """Return pictures (B, 3, H, W) in [0, 1] of lightness (B, 1, H, W) and colours (B, 2, H, W)."""
-    return lab_to_rgb(torch.cat([lightness * 100, colours * RANGE], dim=1)).clamp(0, 1)
+    with torch.autocast(lightness.device.type, enabled=False):
+        return lab_to_rgb(torch.cat([lightness.float() * 100, colours.float() * RANGE], dim=1)).clamp(0, 1)
 
 
 def colour_bins() -> Tensor:

@@ -27,7 +27,7 @@ SHOWN, ZOOM = 6, 96  # pictures in a row of samples, and side in pixels of the w
 MOST_READ = 5000  # pictures that the classifier is taught with
 SMALL = 64  # pictures with a side below it are drawings of a few pixels, such as digits
 
-Method = Callable[[np.ndarray, float], np.ndarray]  # of a picture (H, W, C) in [0, 1] and the deviation of its noise
+Method = Callable[[np.ndarray, float], np.ndarray]  # of a picture (H, W, 3) or (H, W) and the deviation of its noise
 
 
 class DenoisingTask(LightningModule):
@@ -167,7 +167,7 @@ class DenoisingTask(LightningModule):
             clean = datamodule.on_after_batch_transfer(batch, 0)["image"]
             for sigma, at_sigma in metrics.items():
                 noisy = (clean + sigma / 255 * noise_of(clean)).movedim(1, -1).numpy()
-                restored = np.stack([method(picture, sigma / 255) for picture in noisy])
+                restored = np.stack([apply(method, picture, sigma / 255) for picture in noisy])
                 at_sigma.update(torch.from_numpy(restored).float().movedim(-1, 1), clean)
         values = {sigma: at_sigma.compute() for sigma, at_sigma in metrics.items()}
         means = {f"test/{n}": float(np.mean([float(v[n]) for v in values.values()])) for n in ("psnr", "ssim")}
@@ -201,23 +201,33 @@ def noise_of(pictures: Tensor) -> Tensor:
     return torch.stack(drawn).to(pictures.device)
 
 
+def apply(method: Method, noisy: np.ndarray, sigma: float) -> np.ndarray:
+    """Return what a method makes of a picture (H, W, C); grey ones lose their axis of channels on the way."""
+    return method(noisy.squeeze(2) if noisy.shape[2] == 1 else noisy, sigma).reshape(noisy.shape)
+
+
+def channels_of(picture: np.ndarray) -> int | None:
+    """Return the axis of channels, which a grey picture (H, W) does not have."""
+    return -1 if picture.ndim == 3 else None
+
+
 def non_local_means(noisy: np.ndarray, sigma: float) -> np.ndarray:
     """Denoise by the mean of similar patches (Buades et al. 2005), with the settings of scikit-image's example."""
-    return denoise_nl_means(noisy, 5, 6, 0.8 * sigma, fast_mode=True, sigma=sigma, channel_axis=-1)
+    return denoise_nl_means(noisy, 5, 6, 0.8 * sigma, fast_mode=True, sigma=sigma, channel_axis=channels_of(noisy))
 
 
 def wavelet(noisy: np.ndarray, sigma: float) -> np.ndarray:
     """Denoise by shrinking wavelet coefficients (BayesShrink, Chang et al. 2000)."""
-    return denoise_wavelet(noisy, sigma, rescale_sigma=True, channel_axis=-1)
+    return denoise_wavelet(noisy, sigma, rescale_sigma=True, channel_axis=channels_of(noisy))
 
 
 def total_variation(noisy: np.ndarray, sigma: float) -> np.ndarray:
     """Denoise by little total variation (Chambolle 2004)."""
-    return denoise_tv_chambolle(noisy, weight=sigma, channel_axis=-1)
+    return denoise_tv_chambolle(noisy, weight=sigma, channel_axis=channels_of(noisy))
 
 
 PHOTO_METHODS: dict[str, Method] = {"non-local means": non_local_means, "wavelet": wavelet}
 SMALL_METHODS: dict[str, Method] = {
-    "median": lambda noisy, sigma: median_filter(noisy, (3, 3, 1)),
+    "median": lambda noisy, sigma: median_filter(noisy, (3, 3, 1)[: noisy.ndim]),
     "total variation": total_variation,
 }

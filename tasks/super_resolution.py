@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -152,7 +151,7 @@ def luma(pictures: Tensor) -> Tensor:
     """Return the luma (B, 1, H, W) of BT.601, from 16/255 to 235/255, of pictures (B, 1 or 3, H, W) in [0, 1]."""
     weights = pictures.new_tensor([65.481, 128.553, 24.966]) / 255
     shares = weights if pictures.shape[1] == 3 else weights.sum(0, keepdim=True)
-    return 16 / 255 + torch.einsum("bchw,c->bhw", pictures, shares)[:, None]
+    return 16 / 255 + (pictures * shares[:, None, None]).sum(1, keepdim=True)
 
 
 def luma_metrics() -> MetricCollection:

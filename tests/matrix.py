@@ -1,4 +1,7 @@
-"""``python -m tests.matrix``: prove every promise for every recipe, slow ones too, and write ``docs/promise.md``."""
+"""``python -m tests.matrix``: prove every promise for every recipe, slow ones too, and write ``docs/promise.md``.
+
+``python -m tests.matrix unet xor`` proves them for some recipes and leaves the rows of the others as they are.
+"""
 
 import sys
 from datetime import date
@@ -7,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "promise.md"
 
 
 class Collector:
@@ -30,12 +34,16 @@ class Collector:
                 self.reasons[item.callspec.params["recipe"], number] = str(report.longrepr[2]).removeprefix("Skipped: ")
 
 
-def main() -> int:
+def main(recipes: list[str]) -> int:
     """Run the promises and write the page."""
     collector = Collector()
-    code = pytest.main(["-m", "promise", "-q", str(ROOT / "tests" / "test_promise.py")], plugins=[collector])
+    argv = ["-m", "promise", "-q", str(ROOT / "tests" / "test_promise.py")]
+    argv += ["-k", " or ".join(f"[{name}]" for name in recipes)] if recipes else []
+    code = pytest.main(argv, plugins=[collector])
     numbers = sorted(collector.promises)
-    names = sorted({name for name, _ in collector.cells})
+    proved = sorted({name for name, _ in collector.cells})
+    before = PAGE.read_text("utf-8").splitlines() if recipes else []
+    kept = {line.split("|")[1].strip(): line for line in before if line.startswith("| ") and line[2] not in "|-"}
     words = {"passed": "yes", "skipped": "cannot"}
     lines = [
         "# What every recipe can do",
@@ -45,17 +53,17 @@ def main() -> int:
         "| | " + " | ".join(f"{number}" for number in numbers) + " |",
         "| --- |" + " --- |" * len(numbers),
     ]
-    for name in names:
+    for name in sorted({*proved, *kept}):
         cells = [collector.cells.get((name, number), "") for number in numbers]
-        lines.append(f"| {name} | " + " | ".join(words.get(cell, cell) for cell in cells) + " |")
+        row = f"| {name} | " + " | ".join(words.get(cell, cell) for cell in cells) + " |"
+        lines.append(row if name in proved else kept[name])
     lines += ["", *(f"{number}. {collector.promises[number]}" for number in numbers), ""]
-    lines += [
-        f"- {name} cannot keep {number}: {reason}" for (name, number), reason in sorted(collector.reasons.items())
-    ]
-    lines += [""] if collector.reasons else []
-    (ROOT / "docs" / "promise.md").write_text("\n".join(lines), encoding="utf-8")
+    reasons = [f"- {name} cannot keep {number}: {reason}" for (name, number), reason in collector.reasons.items()]
+    reasons += [line for line in before if line.startswith("- ") and line.split()[1] not in proved]
+    lines += [*sorted(reasons), ""] if reasons else []
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
     return int(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

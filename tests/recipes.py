@@ -350,7 +350,10 @@ RECIPES = {
     ),
     "dncnn": Recipe(
         small=["--model.net.width", "4", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "96"],
-        by_heart=["--model.net.width", "16", "--data.windows", "16", "--trainer.max_epochs", "150"],
+        by_heart=[
+            *("--model.net.width", "16", "--data.windows", "16", "--trainer.max_epochs", "150"),
+            *("--model.sigma", "[50, 50]", "--data.crop", "48", "--data.max_side", "48"),
+        ],
         own=own_photos,
         inputs=two_pictures,
         outputs=("_denoised.png",),
@@ -360,8 +363,9 @@ RECIPES = {
     "srresnet": Recipe(
         small=["--model.net.width", "4", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "96"],
         by_heart=[
-            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "200"),
-            *("--data.crop", "48", "--data.max_side", "48", "--data.turn", "false"),
+            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "250"),
+            *("--model.scale", "2", "--model.optimizer.lr", "2e-3"),
+            *("--data.crop", "32", "--data.max_side", "32", "--data.turn", "false"),
         ],
         own=own_photos,
         inputs=two_pictures,

@@ -21,7 +21,7 @@ from nets.colornet import ColorNet
 from nets.dncnn import DnCNN
 from nets.srresnet import SRResNet
 from tasks.colorization import ColorizationTask, colourfulness, join_lab, split_lab
-from tasks.denoising import DenoisingTask, noise_of, restoration_metrics
+from tasks.denoising import PHOTO_METHODS, SMALL_METHODS, DenoisingTask, apply, noise_of, restoration_metrics
 from tasks.super_resolution import SuperResolutionTask, luma, resized
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -53,6 +53,16 @@ def test_noise_of_a_picture_does_not_depend_on_its_batch():
     assert torch.equal(noise_of(pictures)[1:2], noise_of(pictures[1:2]))
     assert not torch.equal(noise_of(pictures)[0], noise_of(pictures)[1])
     assert float(noise_of(torch.rand(1, 3, 200, 200)).std()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("name", [*PHOTO_METHODS, *SMALL_METHODS])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_methods_to_compare_with_take_noise_away(name, channels):
+    clean = np.asarray(photo((41, 30)), np.float32)[:, :, :channels] / 255
+    noisy = clean + 0.1 * np.random.default_rng(0).normal(size=clean.shape).astype(np.float32)
+    restored = apply((PHOTO_METHODS | SMALL_METHODS)[name], noisy, 0.1)
+    assert restored.shape == clean.shape
+    assert np.square(restored - clean).mean() < 0.6 * np.square(noisy - clean).mean()
 
 
 def test_training_noise_has_the_strength_that_was_asked_for():
