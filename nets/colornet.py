@@ -44,7 +44,8 @@ class ColorNet(nn.Module):
     def with_global(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the colours and the features of the whole picture (B, num_global)."""
         H, W = x.shape[-2:]
-        low = self.low(F.pad(x, (0, -W % 8, 0, -H % 8), mode="replicate"))  # (B, 8 width, H / 8, W / 8)
+        right, below = ((8 - side % 8) % 8 for side in (W, H))  # the compiler knows no remainder of negative sizes
+        low = self.low(F.pad(x, (0, right, 0, below), mode="replicate"))  # (B, 8 width, H / 8, W / 8)
         overall = self.summary(self.overall(low).mean((2, 3)))  # (B, 4 width)
         local = self.local(low)
         y = F.relu(self.fuse(torch.cat([local, overall[:, :, None, None].expand_as(local)], dim=1)))
