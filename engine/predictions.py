@@ -129,7 +129,7 @@ def slider(folder: Path, name: str, pictures: dict[str, Image.Image]) -> str:
     images = []
     for kind, picture in (("before", before), ("after", after)):
         tiny = factor > 1 and picture.size == after.size
-        shown = picture.convert("RGBA").resize(size, Image.Resampling.NEAREST if tiny else Image.Resampling.BICUBIC)
+        shown = picture.resize(size, Image.Resampling.NEAREST if tiny else Image.Resampling.BICUBIC).convert("RGBA")
         shown.save(folder / "thumbnails" / f"{name}_{kind}.png")
         images.append(f'<img src="thumbnails/{quote(f"{name}_{kind}")}.png" alt="{kind}" loading="lazy">')
     move = "this.parentNode.style.setProperty('--at', this.value + '%')"
