@@ -4,6 +4,7 @@ Writes ``docs/results/<recipe>.json`` and the first line of ``configs/<recipe>.y
 """
 
 import json
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ def main(folders: list[Path]) -> None:
     for folder in folders:
         run = json.loads((folder / "summary.json").read_text())
         run["environment"] = json.loads((folder / "environment.json").read_text())
-        run["command"] = (folder / "command.txt").read_text().strip().replace(f"{ROOT}/", "")
+        # As typed in the project's own folder, wherever that was.
+        run["command"] = re.sub(r"\S*/(?=train\.py|configs/)", "", (folder / "command.txt").read_text().strip())
         runs.append(run)
     recipe = runs[0]["recipe"]
     seeds = [run["seed"] for run in runs]
