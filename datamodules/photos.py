@@ -1,37 +1,22 @@
 """Clean photographs, for tasks that spoil and restore them: any folder, and what all such data have in common."""
 
-from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from PIL import Image
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_symmetry
 from datamodules.batches import generator_for, ordered, shuffled
-from datamodules.picture_files import (
-    BrokenPicture,
-    UnlabelledPictures,
-    find_pictures,
-    fitted,
-    is_grey,
-    open_picture,
-    to_array,
-    upright,
-)
-from datamodules.picture_store import PARTS, PictureStore, Sample, refuse_many_broken, write_store
-from engine.cache import cached
+from datamodules.photo_files import PhotosToRestore, decoded_photos
+from datamodules.picture_files import find_pictures
+from datamodules.picture_store import PARTS, PictureStore
 from engine.errors import UserError, some
 
 MIDDLE = 128  # height and width of the windows that validate
-FAINT = 8  # channels of a pixel that differ by no more, of 255, make no colour
-
-File = tuple[str, Path]  # part, photo
 
 
 class Windows(Dataset[dict[str, Any]]):
@@ -97,39 +82,6 @@ class WholePhotos(Dataset[dict[str, Any]]):
         (height, width), whole = self.sizes[index], self.store.sizes[self.indices[index]]
         top, left = (whole[0] - height) // 2, (whole[1] - width) // 2
         return self.store.read(self.indices[index], top, left, height, width)
-
-
-class PhotosToRestore(UnlabelledPictures):
-    """The user's photos at their own size, upright.
-
-    A sample has ``image``, float (channels, H, W) in [0, 1], ``path``, and of a transparent picture ``alpha``, float
-    (1, H, W) in [0, 1].
-
-    Args:
-        paths: Picture files.
-        channels: 1 for grey, 3 for colour.
-    """
-
-    def __init__(self, paths: list[Path], channels: int) -> None:
-        super().__init__(paths, partial(opaque, channels=channels))
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = super().__getitem__(index)
-        picture = open_picture(self.paths[index])
-        if picture.has_transparency_data:
-            alpha = np.asarray(upright(picture).convert("RGBA").getchannel("A"))
-            sample["alpha"] = torch.from_numpy(alpha.copy())[None] / 255
-        return sample
-
-
-def opaque(picture: Image.Image, channels: int) -> np.ndarray:
-    """Return a photo upright, its transparency set aside, as uint8 (H, W, channels)."""
-    picture = upright(picture)
-    if picture.mode.startswith("I;16"):  # a photo's 16 bits have a white of their own
-        picture = Image.fromarray((np.asarray(picture, np.float32) / 257).round().astype(np.uint8))
-    elif picture.has_transparency_data:
-        picture = picture.convert("RGBA").convert("RGB")
-    return to_array(picture, channels)
 
 
 class PhotosDataModule(LightningDataModule):
@@ -198,8 +150,6 @@ class PhotosDataModule(LightningDataModule):
         return PhotosToRestore(find_pictures(paths), self.in_channels)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        if "path" in batch:  # a prediction
-            return batch
         image = batch["image"].float() / 255
         if self.trainer and self.trainer.training:
             image = random_symmetry(image, self.turn, generator_for(batch["seed"], image.device))
@@ -251,48 +201,3 @@ class PhotoFolderDataModule(PhotosDataModule):
         if not files:
             raise UserError(f"{self.root} holds no pictures")
         return decoded_photos(files, self.grey, self.max_side, self.root)
-
-
-def decoded_photos(files: list[File], grey: bool, max_side: int, root: Path) -> Path:
-    """Decode photos into a cached folder for ``PictureStore``.
-
-    Args:
-        files: Part and path of every photo.
-        grey: Whether colours are left out.
-        max_side: Longer sides are scaled down to this many pixels.
-        root: Folder that the names in messages are relative to.
-
-    Raises:
-        UserError: Too many files are broken.
-    """
-
-    def build(folder: Path) -> None:
-        skipped: list[str] = []
-        channels = 1 if grey or not any(is_colourful(path) for _, path in files) else 3
-        write_store(folder, channels, decode(files, channels, max_side, root, skipped), skipped)
-
-    stats = [(part, str(path), path.stat()) for part, path in files]
-    listing = [(part, path, stat.st_size, stat.st_mtime_ns) for part, path, stat in stats]
-    return cached("photos", {"format": 1, "grey": grey, "max_side": max_side, "files": listing}, build)
-
-
-def decode(files: list[File], channels: int, max_side: int, root: Path, skipped: list[str]) -> Iterator[Sample]:
-    """Yield the photos that can be read and add the names of the others to ``skipped``."""
-    for part, path in track(files, "reading pictures", transient=True, disable=len(files) < 100):
-        name = str(path.relative_to(root))
-        try:
-            yield part, name, fitted(open_picture(path), channels, max_side), None
-        except BrokenPicture as error:
-            skipped.append(f"{name} ({error})")
-    refuse_many_broken(skipped, len(files), root)
-
-
-def is_colourful(path: Path) -> bool:
-    """Tell whether a picture has colours, which one saved in colour need not; a broken file has none."""
-    try:
-        if is_grey(path):
-            return False
-        pixels = np.asarray(open_picture(path).convert("RGB").resize((64, 64)), np.int16)
-    except BrokenPicture:
-        return False
-    return bool((np.ptp(pixels, axis=2) > FAINT).any())

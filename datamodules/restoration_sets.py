@@ -9,7 +9,8 @@ authors' servers come and go, and give no checksums.
 
 from pathlib import Path
 
-from datamodules.photos import File, PhotosDataModule, decoded_photos
+from datamodules.photo_files import File, decoded_photos
+from datamodules.photos import PhotosDataModule
 from datamodules.picture_files import find_pictures
 from engine.errors import UserError, some
 

@@ -12,7 +12,8 @@ from PIL import Image
 from skimage.color import lab2rgb, rgb2lab, rgb2ycbcr
 from test_engine import one_line
 
-from datamodules.photos import PhotoFolderDataModule, PhotosToRestore
+from datamodules.photo_files import PhotosToRestore
+from datamodules.photos import PhotoFolderDataModule
 from datamodules.restoration_sets import RestorationSetsDataModule
 from datamodules.sample_photos import SamplePhotosDataModule
 from engine.errors import UserError
