@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from engine.errors import UserError
@@ -140,7 +141,7 @@ class DenoisingTask(LightningModule):
         for sigma, seen in self.seen.items():
             for noisy, denoised, clean in seen[: max(2, SHOWN // len(self.seen))]:
                 columns.append([picture_of(picture) for picture in (noisy, denoised, clean)])
-                captions.append(f"sigma {sigma}: {psnr(denoised, clean):.1f} dB")
+                captions.append(f"sigma {sigma}: {peak_signal_noise_ratio(denoised, clean, data_range=1.0):.1f} dB")
         rows = zip(*columns, strict=True)
         return grid(dict(zip(("noisy", "denoised", "clean"), rows, strict=True)), captions)
 
@@ -187,11 +188,6 @@ def restoration_metrics() -> MetricCollection:
             "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
         }
     )
-
-
-def psnr(picture: Tensor, truth: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of a picture in [0, 1], in dB."""
-    return -10 * math.log10(max(float((picture - truth).square().mean()), 1e-10))
 
 
 def noise_of(pictures: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
+from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from engine.errors import UserError
@@ -105,8 +106,12 @@ class SuperResolutionTask(LightningModule):
         self.log(f"{stage}/ssim_y", values["ssim_y"], sync_dist=True)
         rows = [[picture_of(picture) for picture in row] for row in zip(*self.seen, strict=True)]
         names = ("bicubic", "net", "truth")
-        decibels = [[psnr(luma(p[None]), luma(truth[None])) for p in (cubic, ours)] for cubic, ours, truth in self.seen]
-        captions = [f"{cubic:.1f}, {ours:.1f} dB" for cubic, ours in decibels]
+        captions = []
+        for *shown, truth in self.seen:
+            decibels = [
+                peak_signal_noise_ratio(luma(picture[None]), luma(truth[None]), data_range=1.0) for picture in shown
+            ]
+            captions.append(", ".join(f"{value:.1f}" for value in decibels) + " dB")
         show(self, f"{stage}_samples", grid(dict(zip(names, rows, strict=True)), captions))
         metrics.reset()
         self.seen = []
@@ -162,8 +167,3 @@ def luma_metrics() -> MetricCollection:
             "ssim_y": StructuralSimilarityIndexMeasure(data_range=1.0),
         }
     )
-
-
-def psnr(picture: Tensor, truth: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of a picture in [0, 1], in dB."""
-    return -10 * math.log10(max(float((picture - truth).square().mean()), 1e-10))
