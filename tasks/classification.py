@@ -93,7 +93,7 @@ class ClassificationTask(LightningModule):
         """Map pictures (B, in_channels, H, W) in [0, 1], or rows (B, in_channels), to class logits (B, num_classes)."""
         shape = (-1, *[1] * (inputs.ndim - 2))
         inputs = (inputs - self.mean.view(shape)) / self.std.view(shape)
-        if self.mirror and not self.training:
+        if self.mirror and not self.training and inputs.ndim == 4:  # rows have no mirror image
             return (self.net(inputs) + self.net(inputs.flip(-1))) / 2
         return self.net(inputs)
 

@@ -87,6 +87,20 @@ def test_label_smoothing_moves_the_best_answer_away_from_certainty():
     assert float(task.training_step({"image": logits, "label": label}, 0)) == pytest.approx(0.2 * 30)
 
 
+def test_a_picture_and_its_mirror_image_get_the_same_answer_if_asked_for():
+    pictures, plain, mirrored = (
+        torch.rand(2, 1, 8, 8),
+        classification_task().eval(),
+        classification_task(mirror=True).eval(),
+    )
+    mirrored.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(mirrored(pictures), mirrored(pictures.flip(3)))
+        torch.testing.assert_close(mirrored(pictures), (plain(pictures) + plain(pictures.flip(3))) / 2)
+        assert not torch.allclose(plain(pictures), plain(pictures.flip(3)))
+        torch.testing.assert_close(mirrored.train()(pictures), plain.train()(pictures))
+
+
 def test_a_frozen_net_trains_its_last_layer_only():
     task = classification_task(freeze=True).train()
     before = {name: value.clone() for name, value in task.net.state_dict().items()}
