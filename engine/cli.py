@@ -29,7 +29,7 @@ from engine.runs import folder_of, new_run
 from engine.watch import Watch
 
 # What the data know and the task needs, to build the net among other things.
-FACTS = ("in_channels", "num_classes", "class_names", "num_features", "num_outputs")
+FACTS = ("in_channels", "num_classes", "class_names", "num_features", "num_outputs", "charset", "tokenizer")
 
 FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
 
@@ -88,7 +88,8 @@ class CLI(LightningCLI):
             "--save_minutes", type=float, default=5.0, help="Minutes between two writings of last.ckpt within an epoch"
         )
         if self.arguments.verb == "predict":
-            parser.add_argument("--input", type=list[str], help="Files and folders to predict", required=True)
+            parser.add_argument("--input", type=list[str], default=[], help="Files and folders to predict")
+            parser.add_argument("--prompt", type=list[str], default=[], help="Texts to go on with")
         for fact in FACTS:
             target = f"model.init_args.{fact}"
             parser.link_arguments("data", target, compute_fn=partial(self.fact, name=fact), apply_on="instantiate")
@@ -160,12 +161,16 @@ class CLI(LightningCLI):
             if self.arguments.verb != "predict":
                 self.datamodule.prepare_data()
         except (Exception, KeyboardInterrupt):
-            if self.is_new and self.folder:  # nothing has been trained: leave nothing behind
-                shutil.rmtree(self.folder)
-                with contextlib.suppress(OSError):  # there are other runs
-                    self.folder.parent.rmdir()
-                    self.folder.parent.parent.rmdir()
+            self.forget()
             raise
+
+    def forget(self) -> None:
+        """Leave nothing behind of a run in which nothing has been trained."""
+        if self.is_new and self.folder:
+            shutil.rmtree(self.folder)
+            with contextlib.suppress(OSError):  # there are other runs
+                self.folder.parent.rmdir()
+                self.folder.parent.parent.rmdir()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         kwargs["default_root_dir"] = str(self.folder or Path.cwd())

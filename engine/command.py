@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+import wandb
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, Dataset
@@ -111,6 +112,11 @@ class Command(CLI):
         except Stopped as stop:
             print_first_lines({"stopped": f"resume with {resume_command(folder)}"})
             raise SystemExit(128 + stop.signum) from None
+        except UserError:
+            if not (folder / "checkpoints").exists():
+                wandb.finish()
+                self.forget()
+            raise
         if not config.trainer.fast_dev_run:
             best = finish_checkpoints(trainer, model, datamodule, self.best, self.record)
             if config.test_after_fit:
@@ -136,15 +142,29 @@ class Command(CLI):
         print_metrics({key: float(value) for key, value in self.trainer.callback_metrics.items()})
 
     def predict(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
-        """Apply a checkpoint to the user's files."""
+        """Apply a checkpoint to the user's files, or to what was typed."""
+        files, prompts = self.config.predict.input, self.config.predict.prompt
+        data: Any = datamodule
+        if bool(files) == bool(prompts):
+            raise UserError("predict needs files and folders by --input, or texts by --prompt, not both")
+        if prompts and not hasattr(data, "predict_prompts"):
+            raise UserError(f"{type(data).__name__} has no use for --prompt; it takes files by --input")
         self.first_lines()
         datamodule.load_state_dict(self.checkpoint.get(type(datamodule).__qualname__, {}))  # some have no state
-        dataset = cast(Predictable, datamodule).predict_dataset([Path(path) for path in self.config.predict.input])
+        paths = [Path(path) for path in files]
+        dataset = data.predict_prompts(prompts) if prompts else cast(Predictable, data).predict_dataset(paths)
         if dataset.skipped:
             console.print(f"skipped {len(dataset.skipped)} that cannot be read: {some(dataset.skipped)}", markup=False)
         if not len(dataset):
-            raise UserError(f"there is nothing to predict in {some(self.config.predict.input)}")
+            raise UserError(f"there is nothing to predict in {some(files)}")
         loader = DataLoader(cast("Dataset[dict[str, Any]]", dataset))
         self.trainer.predict(model, loader, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
         folder = self.writer.folder
-        print_first_lines({"predicted": f"{len(dataset)} files, into {folder}/", "look at": f"{folder}/index.html"})
+        for row in self.writer.rows if prompts else []:
+            console.print(f"\n{row['prompt']}{row['text']}\n", markup=False, highlight=False)
+        print_first_lines(
+            {
+                "predicted": f"{len(dataset)} {'texts' if prompts else 'files'}, into {folder}/",
+                "look at": f"{folder}/index.html",
+            }
+        )

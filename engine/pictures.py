@@ -77,19 +77,20 @@ def grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str] = ()
         captions: A line below each column.
     """
     count = max(len(pictures) for pictures in rows.values())
-    margin, below = 90, 24 if captions else 0
-    sheet = Image.new("RGB", (margin + count * (CELL + GAP), len(rows) * (CELL + GAP) + below), "white")
+    shapes = {picture.size for pictures in rows.values() for picture in pictures}
+    margin, below, height = 90, 24 if captions else 0, max(CELL * h // max(w, h) for w, h in shapes)
+    sheet = Image.new("RGB", (margin + count * (CELL + GAP), len(rows) * (height + GAP) + below), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for line, (label, pictures) in enumerate(rows.items()):
-        top = line * (CELL + GAP)
-        draw.text((margin - 12, top + CELL / 2), label, INK, font, anchor="rm")
+        top = line * (height + GAP)
+        draw.text((margin - 12, top + height / 2), label, INK, font, anchor="rm")
         for column, picture in enumerate(pictures):
             scale = CELL / max(picture.size)
             size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
             kind = Image.Resampling.NEAREST if scale > 1 or picture.mode == "P" else Image.Resampling.BOX
             left = margin + column * (CELL + GAP)
             fitted = picture.resize(size, kind).convert("RGB")
-            sheet.paste(fitted, (left + (CELL - size[0]) // 2, top + (CELL - size[1]) // 2))
+            sheet.paste(fitted, (left + (CELL - size[0]) // 2, top + (height - size[1]) // 2))
     for column, caption in enumerate(captions):
         middle = margin + column * (CELL + GAP) + CELL / 2
         draw.text((middle, sheet.height - below / 2 - GAP / 2), caption, INK, font, anchor="mm")

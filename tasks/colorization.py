@@ -12,11 +12,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.image import PeakSignalNoiseRatio
 
 from engine.errors import UserError
 from engine.pictures import grid, picture_of, show, with_alpha
 from engine.schedules import WarmupCosine, scheduled
+from engine.similarity import SSIM
 
 RANGE = 110.0  # the colours a and b of the Lab space, divided by it, lie in [-1, 1]
 STEP = 20.0  # distance of two colour bins, in units of a and b
@@ -223,7 +224,7 @@ def colour_metrics() -> MetricCollection:
     """Return what is measured of coloured pictures, as means over pictures."""
     metrics: dict[str, Metric | MetricCollection] = {
         "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
-        "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+        "ssim": SSIM(),
         "colourfulness": MeanMetric(),
         "true_colourfulness": MeanMetric(),
     }

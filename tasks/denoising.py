@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.functional.image import peak_signal_noise_ratio
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics.image import PeakSignalNoiseRatio
 
 from engine.errors import UserError
 from engine.pictures import grid, middle, picture_of, picture_of_bytes, show, with_alpha
 from engine.schedules import WarmupCosine, scheduled
+from engine.similarity import SSIM
 from engine.tiles import in_tiles
 
 SHOWN, ZOOM = 6, 96  # pictures in a row of samples, and side in pixels of the window of each that is shown
@@ -185,7 +186,7 @@ def restoration_metrics() -> MetricCollection:
     return MetricCollection(
         {
             "psnr": PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3)),
-            "ssim": StructuralSimilarityIndexMeasure(data_range=1.0),
+            "ssim": SSIM(),
         }
     )
 

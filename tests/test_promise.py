@@ -27,6 +27,8 @@ from engine.recipes import recipes
 from engine.watch import Watch
 
 NAMES = [path.stem for path in recipes()]
+TASKS = {path.stem: yaml.safe_load(path.read_text())["model"]["class_path"] for path in reversed(recipes())}
+FIRST = {task: name for name, task in TASKS.items()}.values()  # a recipe of every task
 EPOCHS = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
 
 
@@ -151,6 +153,9 @@ def test_mixed_precision(recipe, tasklight):
     assert half["precision"] == "bf16-mixed"
 
 
+@pytest.mark.parametrize(  # processes take long to start: plain pytest proves it for one recipe of every task
+    "recipe", [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES], indirect=True
+)
 @pytest.mark.promise(9, "several devices")
 def test_several_devices(recipe, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}

@@ -17,6 +17,7 @@ from datamodules.photos import PhotoFolderDataModule
 from datamodules.restoration_sets import RestorationSetsDataModule
 from datamodules.sample_photos import SamplePhotosDataModule
 from engine.errors import UserError
+from engine.similarity import SSIM
 from engine.tiles import OVERLAP, SIDE, in_tiles
 from nets.colornet import ColorNet
 from nets.dncnn import DnCNN
@@ -47,6 +48,16 @@ def test_psnr_of_a_known_error_is_the_mean_over_pictures():
     values = restoration_metrics()(picture, truth)
     assert values["psnr"] == pytest.approx((20 + 40) / 2, abs=1e-3)
     assert restoration_metrics()(truth, truth)["ssim"] == pytest.approx(1)
+
+
+def test_similarity_is_measured_in_full_precision():
+    truth = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    picture = (truth + 0.05).clamp(0, 1)
+    full, half = SSIM(), SSIM()
+    full.update(picture, truth)
+    with torch.autocast("cpu", torch.bfloat16):
+        half.update(picture, truth)
+    assert torch.equal(half.compute(), full.compute())
 
 
 def test_noise_of_a_picture_does_not_depend_on_its_batch():
