@@ -41,7 +41,12 @@ class Singles(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = self.datamodule.on_after_batch_transfer(self.dataset.__getitems__([index]), 0)
-        return {key: value[0] for key, value in batch.items()}
+        return {key: value[0] if torch.is_tensor(value) else value for key, value in batch.items()}
+
+
+def stacked(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Collate samples; what is no tensor is about the whole batch."""
+    return {k: torch.stack([s[k] for s in samples]) if torch.is_tensor(v) else v for k, v in samples[0].items()}
 
 
 class Loop:
@@ -89,7 +94,7 @@ class Turns(Callback):
         def singles() -> Iterator[Any]:
             dataset, size = Singles(datamodule), loader.batch_size
             sampler = RandomSampler(dataset, replacement=True, num_samples=STEPS * TURNS * size)
-            yield from DataLoader(dataset, size, sampler=sampler)
+            yield from DataLoader(dataset, size, sampler=sampler, collate_fn=stacked)
 
         bare, plain = self.alone(pl_module), self.alone(pl_module).to(memory_format=torch.contiguous_format)
         tuned: Any = pl_module.configure_optimizers()

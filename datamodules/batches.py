@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Sampler
 
 Batch = TypeVar("Batch")
@@ -33,13 +33,34 @@ class ShuffledEpochs(Sampler[int]):
         return self.length // share()[1]
 
     def __iter__(self) -> Iterator[int]:
-        rank, devices = share()
-        order = torch.randperm(self.length, generator=generator_for(self.epoch))
-        order = order[rank : len(self) * devices : devices]  # as many for each: they wait for each other at every step
+        order = self.order()
         self.position, self.start = self.start, 0
         for index in order[self.position :].tolist():
             self.position += 1
             yield self.epoch * self.length + index
+
+    def order(self) -> Tensor:
+        """Return the samples of this device in the order of the epoch."""
+        rank, devices = share()
+        order = torch.randperm(self.length, generator=generator_for(self.epoch))
+        return order[rank : len(self) * devices : devices]  # as many for each: they wait for each other at every step
+
+
+class StreamedEpochs(ShuffledEpochs):
+    """Samples that go on from batch to batch: the i-th of a batch follows the i-th of the batch before.
+
+    Args:
+        length: Number of samples, which are read as ``streams`` streams of equal length, one behind the other.
+        streams: Samples in a batch, of all devices together.
+    """
+
+    def __init__(self, length: int, streams: int) -> None:
+        super().__init__(length)
+        self.streams = streams
+
+    def order(self) -> Tensor:
+        rank, devices = share()
+        return torch.arange(self.length).view(self.streams, -1)[rank::devices].T.flatten()
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -113,10 +134,15 @@ def shuffled(dataset: Any, batch_size: int, length: int | None = None) -> Resuma
         length: Samples in an epoch, if it is not the data set's length.
     """
     length = length or len(dataset)
+    return sampled(dataset, min(batch_size, length), ShuffledEpochs(length))
+
+
+def sampled(dataset: Any, batch_size: int, sampler: ShuffledEpochs) -> ResumableLoader:
+    """Return training batches in the order of a sampler."""
     return ResumableLoader(
         dataset,
-        min(batch_size, length),
-        sampler=ShuffledEpochs(length),
+        batch_size,
+        sampler=sampler,
         collate_fn=whole_batch,
         drop_last=True,  # a last batch of one sample would upset batch norm
         generator=torch.Generator(),  # else it would draw from the one that trainings are resumed by

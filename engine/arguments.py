@@ -17,7 +17,7 @@ VERBS = {
     "fit": "train, then measure the best checkpoint on the test part",
     "validate": "measure a checkpoint on the validation part",
     "test": "measure a checkpoint on the test part",
-    "predict": "apply a checkpoint to the files given by --input",
+    "predict": "apply a checkpoint to the files given by --input, or continue the texts given by --prompt",
     "list": "list the recipes",
 }
 # What a config may name. A class path in a file imports its module before anything is checked, and a file may come from
@@ -26,6 +26,7 @@ ALLOWED = (
     *("tasks", "nets", "datamodules", "engine", "lightning.pytorch", "torch.nn", "torch.optim"),
     *("torchvision", "torchmetrics", "timm", "segmentation_models_pytorch"),
 )
+SEVERAL = ("--input", "--prompt")  # the flags that take several values
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
 
 
@@ -103,11 +104,11 @@ def split_off_configs(argv: list[str]) -> tuple[list[Path], list[tuple[str, ...]
         values = [value] if equals else []
         while not equals and rest and not (rest[0].startswith("-") and not is_number(rest[0])):
             values.append(rest.pop(0))
-            if flag != "--input":  # the only flag that takes several values
+            if flag not in SEVERAL:
                 break
         if flag in ("--config", "-c"):
             configs.append(existing_config(values[0] if values else ""))
-        elif flag == "--input":
+        elif flag in SEVERAL:
             flags.append((flag, json.dumps(values)))
         else:
             flags.append((flag, *values))

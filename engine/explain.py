@@ -68,6 +68,7 @@ def unknown_keys(argv: list[str]) -> Iterator[str]:
         "save_minutes",
         "ckpt_path",
         "input",
+        "prompt",
     )
     for argument in argv[1:]:
         flag, _, value = argument.partition("=")

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Keys and values (B, N, T, dim / N) of the tokens so far: what comes later need not compute them again.
+Past = tuple[Tensor, Tensor]
+
 
 class SelfAttention(nn.Module):
     """Every token reads from all tokens, several times side by side.
@@ -15,11 +18,13 @@ class SelfAttention(nn.Module):
     Args:
         dim: Width of a token.
         num_heads: Number of readings side by side; divides ``dim``.
+        causal: Whether a token reads only from itself and those before it, and knows how far away they are: queries
+            and keys are rotated by their positions (https://arxiv.org/abs/2104.09864).
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.causal = num_heads, causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
@@ -29,10 +34,39 @@ class SelfAttention(nn.Module):
         query, key, value = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         return query, key, value
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (B, T, dim) to tokens (B, T, dim)."""
-        read = F.scaled_dot_product_attention(*self.heads(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map tokens (B, T, dim) to tokens (B, T, dim).
+
+        Args:
+            x: Tokens.
+            mask: Whether a token may be read from, bool (B, T); all of them where there is none.
+        """
+        query, key, value = self.heads(x)
+        if self.causal:
+            query, key = rotated(query, 0), rotated(key, 0)
+        among = None if mask is None else mask[:, None, None]
+        read = F.scaled_dot_product_attention(query, key, value, among, is_causal=self.causal)
         return self.out(read.transpose(1, 2).flatten(2))
+
+    def go_on(self, x: Tensor, past: Past | None, start: int) -> tuple[Tensor, Past]:
+        """Map the next tokens (B, T, dim) to tokens of the same shape, given those before them.
+
+        Args:
+            x: Tokens.
+            past: What the call before has returned; None at the start.
+            start: Position of the first of the tokens.
+
+        Returns:
+            The tokens, and the past of those that follow.
+        """
+        query, key, value = self.heads(x)
+        query, key = rotated(query, start), rotated(key, start)
+        if past:
+            key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
+        T, S = query.shape[2], key.shape[2]
+        seen = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
+        read = F.scaled_dot_product_attention(query, key, value, seen)
+        return self.out(read.transpose(1, 2).flatten(2)), (key, value)
 
     def weights(self, x: Tensor) -> Tensor:
         """Return how much each token reads from each, (B, N, T, T), every row a distribution."""
@@ -47,16 +81,33 @@ class TransformerBlock(nn.Module):
         dim: Width of a token.
         num_heads: Heads of the attention.
         dropout: Share of what is added that is set to zero in training.
+        causal: Whether a token reads only from itself and those before it.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, causal: bool = False) -> None:
         super().__init__()
         self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = SelfAttention(dim, num_heads)
+        self.attention = SelfAttention(dim, num_heads, causal)
         self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (B, T, dim) to tokens (B, T, dim)."""
-        x = x + self.dropout(self.attention(self.norm_attention(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map tokens (B, T, dim) to tokens (B, T, dim), reading from those that a mask (B, T) allows."""
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask))
         return x + self.dropout(self.feed(self.norm_feed(x)))
+
+    def go_on(self, x: Tensor, past: Past | None, start: int) -> tuple[Tensor, Past]:
+        """Map the next tokens (B, T, dim), given those before them; see ``SelfAttention.go_on``."""
+        read, past = self.attention.go_on(self.norm_attention(x), past, start)
+        x = x + read
+        return x + self.feed(self.norm_feed(x)), past
+
+
+def rotated(x: Tensor, start: int) -> Tensor:
+    """Rotate pairs of numbers of queries or keys (B, N, T, D) by angles that grow with the position."""
+    T, D = x.shape[2:]
+    waves = 1 / 10_000 ** (torch.arange(D // 2, device=x.device) / (D // 2))
+    angles = (start + torch.arange(T, device=x.device))[:, None] * waves  # (T, D / 2)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    one, other = x.chunk(2, dim=3)
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=3)

@@ -1,5 +1,6 @@
 """For each recipe, what the promises need to be proved quickly: small settings, own data, inputs, a second opinion."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +12,9 @@ from conftest import write_class_folders, write_masked_pictures
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab, rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
+from test_captcha import some_texts, write_captchas
+
+TRAINED = 9000  # characters that language models are trained on
 
 
 @dataclass
@@ -236,6 +240,89 @@ def own_photos(folder: Path) -> list[str]:
     return ["--data", "datamodules.photos.PhotoFolderDataModule", "--data.crop", "32", "--data.root", str(folder)]
 
 
+def own_captchas(folder: Path) -> list[str]:
+    write_captchas(folder, some_texts(60))
+    return ["--data", "datamodules.captcha.CaptchaFolderDataModule", "--data.root", str(folder)]
+
+
+def website_captchas(folder: Path) -> list[str]:
+    write_captchas(folder, some_texts(60))
+    return ["--data.root", str(folder)]
+
+
+def most_frequent_text() -> float:
+    """Return how often a test captcha has the text that most of the training captchas have."""
+    from datamodules.captcha_generator import Drawn
+
+    trained, tested = (
+        [Drawn(part, count, (48, 128))[i][0] for i in range(count)] for part, count in (("train", 200), ("test", 1000))
+    )
+    return tested.count(max(trained, key=trained.count)) / 1000
+
+
+def own_text(folder: Path) -> list[str]:
+    folder.mkdir()
+    for name in ("one", "two"):
+        lines = [f"{name}: 가게에서 사과 {i}개를 {i % 7}번 샀다.\n" for i in range(150)]
+        (folder / f"{name}.txt").write_text("".join(lines), "utf-8")
+    return ["--data", "datamodules.text.TextFolderDataModule", "--data.root", str(folder)]
+
+
+def two_prompts(folder: Path) -> list[str]:
+    folder.mkdir()
+    (folder / "one.txt").write_text("The import statement", "utf-8")
+    (folder / "two.txt").write_text("가게에서", "utf-8")
+    return [str(folder)]
+
+
+def shakespeare(folder: Path) -> list[str]:
+    (folder / "tinyshakespeare").mkdir(parents=True)
+    (folder / "tinyshakespeare" / "input.txt").write_text("First Citizen:\nBefore we proceed, hear me speak.\n" * 80)
+    return ["--data.root", str(folder / "tinyshakespeare" / "input.txt")]
+
+
+def trigrams() -> float:
+    """Return the bits per character of interpolated Kneser-Ney of order 3, counted one by one."""
+    from datamodules.python_reference import PythonReferenceDataModule
+
+    texts = PythonReferenceDataModule(num_train=TRAINED).texts
+    train, test = texts["train"], "".join(c if c in set(texts["train"]) else "\0" for c in texts["test"])
+    three = Counter(train[i : i + 3] for i in range(len(train) - 2))
+    two = Counter(gram[1:] for gram in three)  # how many letters come before
+    one = Counter(gram[1:] for gram in {train[i : i + 2] for i in range(len(train) - 1)})
+    counts, behind, kinds, offs = (one, two, three), [], [], []
+    for order in counts:
+        singles, doubles = (sum(count == n for count in order.values()) for n in (1, 2))
+        offs.append(singles / (singles + 2 * doubles) if singles and doubles else 0.5)
+        behind.append(Counter())
+        kinds.append(Counter(gram[:-1] for gram in order))
+        for gram, count in order.items():
+            behind[-1][gram[:-1]] += count
+    bits = 0.0
+    for i in range(2, len(test)):
+        share = 1 / (len(set(train)) + 1)
+        for order, total, kind, off, n in zip(counts, behind, kinds, offs, (1, 2, 3), strict=True):
+            gram = test[i - n + 1 : i + 1]
+            if total[gram[:-1]]:
+                mass = off * kind[gram[:-1]] * share
+                share = (max(order[gram] - off, 0) + mass) / total[gram[:-1]]
+        bits -= np.log2(share)
+    return bits / (len(test) - 2)
+
+
+def language_model(small: list[str], by_heart: list[str]) -> Recipe:
+    learned = ["--data.num_train", "1100", "--data.context", "64", "--trainer.max_epochs", "100"]
+    return Recipe(
+        small=[*small, "--data.num_train", str(TRAINED)],
+        by_heart=[*learned, *by_heart],
+        own=own_text,
+        inputs=two_prompts,
+        outputs=(),
+        baseline=trigrams,
+        public={"data_tinyshakespeare": shakespeare},
+    )
+
+
 def photo_sets(folder: Path) -> list[str]:
     """Write a few pictures in the layout of the photo sets of the literature."""
     folder.mkdir()
@@ -385,4 +472,24 @@ RECIPES = {
         baseline=grey_photos,
         public={"data_bsds500": photo_sets},
     ),
+    "captcha_crnn": Recipe(
+        small=["--model.net.width", "4", "--data.num_train", "200"],
+        by_heart=[
+            *("--data.num_train", "16", "--data.batch_size", "16", "--trainer.max_epochs", "200"),
+            *("--model.net.hidden", "64", "--model.optimizer.lr", "3e-3"),
+        ],
+        own=own_captchas,
+        inputs=two_pictures,
+        outputs=(),
+        baseline=most_frequent_text,
+        public={"data_captcha_images_v2": website_captchas},
+    ),
+    "text_lstm": language_model(
+        ["--model.net.width", "16", "--model.net.dim", "16"],
+        [
+            *("--trainer.max_epochs", "300", "--model.optimizer.lr", "1e-2"),
+            *("--model.net.width", "128", "--model.net.dim", "128"),
+        ],
+    ),
+    "gpt": language_model(["--model.net.dim", "24"], ["--model.net.dim", "96"]),
 }

@@ -9,6 +9,7 @@ from nets.attention import SelfAttention
 from nets.autoencoder import Autoencoder
 from nets.cnn import CNN
 from nets.colornet import ColorNet
+from nets.crnn import CRNN
 from nets.dncnn import DnCNN
 from nets.foreign import SMPNet, TimmNet, TorchvisionNet
 from nets.mlp import MLP, MLPEnsemble, Perceptron
@@ -57,6 +58,7 @@ NETS = {
     "dncnn": (lambda: DnCNN(3, 3, width=4), (2, 3, 17, 31), (2, 3, 17, 31)),
     "srresnet": (lambda: SRResNet(3, 3, 3, width=4, depth=2), (2, 3, 7, 10), (2, 3, 21, 30)),
     "colornet": (lambda: ColorNet(1, 2, width=2), (2, 1, 17, 30), (2, 2, 17, 30)),
+    "crnn": (lambda: CRNN(1, 6, width=4, hidden=8), (2, 1, 21, 64), (2, 8, 6)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
 }
 

@@ -1,0 +1,323 @@
+"""Running text: the user's own files, and what all such data have in common."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import (
+    ResumableLoader,
+    StreamedEpochs,
+    generator_for,
+    ordered,
+    sampled,
+    share,
+    shuffled,
+    whole_batch,
+)
+from datamodules.picture_store import PARTS
+from datamodules.tokenization import Kind, encode, learn_tokenizer
+from engine.errors import UserError, some
+
+STREAMS = 16  # as which val and test parts are read, where text goes on from batch to batch
+
+
+class TrainingWindows(Dataset[dict[str, Any]]):
+    """Windows of a text, side by side, from another start every epoch; a whole batch at a time.
+
+    A batch has ``tokens``, int64 (B, T + 1): T tokens and the one behind each, and ``fresh``, whether they begin
+    anew rather than go on where the batch before has ended.
+
+    Args:
+        tokens: The text (N,).
+        length: Number of windows.
+        context: Tokens T of a window.
+        run: Windows that follow each other before one begins anew.
+    """
+
+    def __init__(self, tokens: np.ndarray, length: int, context: int, run: int) -> None:
+        self.tokens, self.length, self.context, self.run = torch.from_numpy(tokens), length, context, run
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitems__(self, numbers: list[int]) -> dict[str, Any]:
+        epoch, first = divmod(numbers[0], self.length)
+        spare = min(self.context, len(self.tokens) - self.length * self.context)  # at least one, the last target
+        offset = torch.randint(spare, (1,), generator=generator_for(epoch))
+        starts = offset + torch.tensor(numbers) % self.length * self.context
+        return {"tokens": windows(self.tokens, starts, self.context + 1), "fresh": first % self.run == 0}
+
+
+class MeasuredWindows(Dataset[dict[str, Any]]):
+    """All of a text, every token the target of one window only.
+
+    A batch has ``tokens``, int64 (B, T + 1), ``counts``, whether a target counts, bool (B, T), ``characters``, how many
+    the counting targets stand for, int64 (), and ``fresh``.
+
+    Args:
+        tokens: The text (N,).
+        characters: Characters that every token stands for (N,).
+        context: Tokens T of a window.
+        streams: Streams as which the text is read, each of windows that follow each other; 0 for windows that overlap
+            by half, of which only the second half counts: it has enough to go on.
+    """
+
+    def __init__(self, tokens: np.ndarray, characters: np.ndarray, context: int, streams: int) -> None:
+        self.tokens, self.characters = torch.from_numpy(tokens), torch.from_numpy(characters)
+        self.context, targets = context, len(tokens) - 1
+        if streams:
+            self.run = -(-targets // (streams * context))  # windows of a stream
+            first = torch.arange(streams * self.run) * context
+            self.starts, self.first = first, first
+            self.last = (first + context).clamp(max=targets)
+        else:
+            self.run, step = 1, max(1, context // 2)
+            self.first = torch.cat([torch.zeros(1, dtype=torch.long), torch.arange(context, targets, step)])
+            self.last = torch.cat([self.first[1:], torch.tensor([targets])])
+            self.starts = (self.last - context).clamp(min=0)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitems__(self, rows: list[int]) -> dict[str, Any]:
+        starts, first, last = (values[rows, None] for values in (self.starts, self.first, self.last))
+        places = starts + torch.arange(self.context)  # of the inputs; each target is the token behind
+        counts = (places >= first) & (places < last)
+        behind = (places + 1).clamp(max=len(self.tokens) - 1)
+        return {
+            "tokens": windows(self.tokens, starts[:, 0], self.context + 1),
+            "counts": counts,
+            "characters": (self.characters[behind] * counts).sum(),
+            "fresh": rows[0] % self.run == 0,
+        }
+
+    def in_order(self, batch_size: int) -> DataLoader[dict[str, Any]]:
+        """Return batches; of several devices each gets its share."""
+        if self.run == 1:
+            return ordered(self, batch_size)
+        rank, devices = share()
+        batches = torch.arange(len(self)).view(-1, self.run)[rank::devices].T.tolist()
+        return DataLoader(self, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+
+
+def windows(tokens: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Return windows of a text (N,), int64 (B, length); behind its end its last token goes on."""
+    return tokens[(starts[:, None] + torch.arange(length)).clamp(max=len(tokens) - 1)]
+
+
+class Prompts(Dataset[dict[str, Any]]):
+    """What is to be continued. A sample has ``tokens``, int64 (T,), ``text`` and ``path``.
+
+    Args:
+        texts: Where each is from, and the text.
+        tokenizer: The tokenizer of the training.
+        skipped: Files that cannot be read.
+    """
+
+    def __init__(self, texts: dict[str, str], tokenizer: Tokenizer, skipped: list[str]) -> None:
+        self.texts, self.tokenizer, self.skipped = list(texts.items()), tokenizer, skipped
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path, text = self.texts[index]
+        return {"tokens": torch.from_numpy(encode(self.tokenizer, text)[0]), "text": text, "path": path}
+
+
+class TextDataModule(LightningDataModule):
+    """Batches of windows of a text; a data set says where it comes from.
+
+    Args:
+        kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
+        size: Largest number of different tokens; of characters there are as many as there are.
+        context: Tokens of a window.
+        batch_size: Windows in a batch.
+    """
+
+    def __init__(self, kind: Kind, size: int, context: int, batch_size: int) -> None:
+        super().__init__()
+        self.kind, self.size, self.context, self.batch_size = kind, size, context, batch_size
+        self.restored: dict[str, Any] = {}  # from a checkpoint: prediction needs no training data
+
+    def load(self) -> dict[str, str]:
+        """Return the text of every part."""
+        raise UserError(f"{type(self).__name__} does not say where its text is")
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """The text of every part."""
+        return self.load()
+
+    @property
+    def streamed(self) -> bool:
+        """Whether a batch goes on where the one before has ended: for nets that carry a state along."""
+        task: Any = self.trainer.lightning_module if self.trainer else None
+        return task is not None and hasattr(task.net, "carries_state")
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """The tokenizer, as JSON."""
+        return self.restored.get("tokenizer") or learn_tokenizer(self.texts["train"], self.kind, self.size).to_str()
+
+    @cached_property
+    def tokens(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Tokens of every part (N,), and the characters that each stands for (N,)."""
+        tokenizer = Tokenizer.from_str(self.tokenizer)
+        return {part: encode(tokenizer, self.texts[part]) for part in PARTS}
+
+    def prepare_data(self) -> None:
+        for part in PARTS:
+            count = len(self.tokens[part][0])
+            least = self.context + 2 if part == "train" else 2
+            if count < least:
+                raise UserError(
+                    f"the {part} part has {count} tokens, fewer than {least}: shorten data.context, or add text"
+                )
+
+    def __str__(self) -> str:
+        sizes = " / ".join(f"{len(self.texts[part]):,} {part}" for part in PARTS)
+        count = Tokenizer.from_str(self.tokenizer).get_vocab_size()
+        kind = "different characters" if self.kind == "characters" else f"tokens ({self.kind})"
+        return f"{type(self).__name__}: {sizes} characters, {count:,} {kind}, windows of {self.context}"
+
+    def train_dataloader(self) -> ResumableLoader:
+        tokens = self.tokens["train"][0]
+        streams = self.batch_size * share()[1]
+        count = (len(tokens) - 1) // self.context
+        if not self.streamed:
+            return shuffled(TrainingWindows(tokens, count, self.context, 1), self.batch_size)
+        streams = min(streams, count)
+        run = count // streams
+        dataset = TrainingWindows(tokens, streams * run, self.context, run)
+        return sampled(dataset, streams // share()[1], StreamedEpochs(streams * run, streams))
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("test")
+
+    def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
+        """Return batches of a part in a fixed order."""
+        tokens, characters = self.tokens[part]
+        streams = min(STREAMS, (len(tokens) - 1) // self.context) if self.streamed else 0
+        return MeasuredWindows(tokens, characters, self.context, streams).in_order(self.batch_size)
+
+    def predict_dataset(self, paths: list[Path]) -> Prompts:
+        """Return the user's text files, and those below folders, as prompts for ``predict_step``."""
+        texts, skipped = {}, []
+        for path in find_texts(paths):
+            try:
+                texts[str(path)] = read_text(path).removesuffix("\n")
+            except UserError as error:
+                skipped.append(str(error))
+        return Prompts(texts, Tokenizer.from_str(self.tokenizer), skipped)
+
+    def predict_prompts(self, prompts: list[str]) -> Prompts:
+        """Return texts as prompts for ``predict_step``."""
+        texts = {f"prompt {number}": prompt for number, prompt in enumerate(prompts, start=1)}
+        return Prompts(texts, Tokenizer.from_str(self.tokenizer), [])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict
+
+
+class TextFolderDataModule(TextDataModule):
+    """The user's own text: a ``.txt`` file, or a folder of them, in UTF-8.
+
+    In a folder, ``train``, ``val`` and ``test`` may be files or folders of their own. A missing val or test part is
+    cut off the end of the training part, a tenth each, at the end of a line.
+
+    Args:
+        root: The file or folder.
+        kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
+        size: Largest number of different tokens; of characters there are as many as there are.
+        context: Tokens of a window.
+        batch_size: Windows in a batch.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        kind: Kind = "characters",
+        size: int = 4096,
+        context: int = 128,
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__(kind, size, context, batch_size)
+        self.root = Path(root)
+
+    def load(self) -> dict[str, str]:
+        if not self.root.exists():
+            raise UserError(f"{self.root} does not exist")
+        places: dict[str, Path] = {}
+        for part in PARTS:
+            for choice in (self.root / part, self.root / f"{part}.txt"):
+                if choice.exists():
+                    places[part] = choice
+        if places and "train" not in places:
+            raise UserError(f"{self.root} has no 'train' beside {some(sorted(places))}")
+        texts = {part: read_texts(place) for part, place in (places or {"train": self.root}).items()}
+        return split_off(texts)
+
+
+def read_texts(place: Path) -> str:
+    """Return the text of a file, or of all files below a folder, one behind the other.
+
+    Raises:
+        UserError: There is no text, or it is not UTF-8.
+    """
+    text = "\n".join(read_text(path) for path in find_texts([place]))
+    if not text.strip():
+        raise UserError(f"{place} holds no text (.txt)")
+    return text
+
+
+def find_texts(paths: list[Path]) -> list[Path]:
+    """Return the files among the paths and the ``.txt`` files below the folders among them, sorted."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        found += sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file, its lines ending in one character each.
+
+    Raises:
+        UserError: It is not UTF-8, or empty.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{path} is not UTF-8: byte {error.start}, in line {line}") from error
+    if not text:
+        raise UserError(f"{path} is empty")
+    return text.replace("\r\n", "\n")
+
+
+def split_off(texts: dict[str, str]) -> dict[str, str]:
+    """Cut missing val and test parts off the end of the training part, a tenth of it each, at the end of a line."""
+    share = len(texts["train"]) // 10
+    new = dict(texts)
+    for part in [part for part in ("test", "val") if part not in texts]:
+        text = new["train"]
+        cut = len(text) - share
+        cut = text.rfind("\n", 0, cut) + 1 or cut
+        new["train"], new[part] = text[:cut], text[cut:]
+    return new

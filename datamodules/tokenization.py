@@ -1,0 +1,59 @@
+"""Tokens: texts as numbers, by tokenizers that are learnt from the training part and travel with the checkpoint."""
+
+from typing import Literal
+
+import numpy as np
+from tokenizers import Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+Kind = Literal["characters", "words", "bpe", "wordpiece"]
+
+UNKNOWN = "[UNK]"  # number 0: what training texts do not have
+
+
+def learn_tokenizer(text: str, kind: Kind, size: int) -> Tokenizer:
+    """Return a tokenizer of a text.
+
+    Args:
+        text: The training part.
+        kind: ``characters``; ``words`` with the space before them; byte-pair encoding of bytes, which knows every text
+            (``bpe``, https://arxiv.org/abs/1508.07909); or ``wordpiece`` (https://arxiv.org/abs/1810.04805), which
+            keeps no spaces beside punctuation.
+        size: Largest number of different tokens; of characters there are as many as there are.
+    """
+    if kind == "characters":
+        numbers = {character: number for number, character in enumerate([UNKNOWN, *sorted(set(text))])}
+        tokenizer = Tokenizer(models.WordLevel(numbers, UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+    elif kind == "words":
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[^\s]+|\s"), "isolated")
+        tokenizer.decoder = decoders.Fuse()
+        words = trainers.WordLevelTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False)
+        tokenizer.train_from_iterator([text], words)
+    elif kind == "bpe":
+        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        pairs = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=[UNKNOWN], initial_alphabet=alphabet, show_progress=False
+        )
+        tokenizer.train_from_iterator([text], pairs)
+    else:
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        pieces = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False)
+        tokenizer.train_from_iterator([text], pieces)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens of a text, int64 (N,), and how many of its characters each stands for, (N,); their sum is all.
+
+    Characters between two tokens, such as spaces that a tokenizer leaves out, count for the second.
+    """
+    encoding: Encoding = tokenizer.encode(text, add_special_tokens=False)
+    ends = np.array([end for _, end in encoding.offsets], np.int64)
+    return np.array(encoding.ids, np.int64), np.diff(ends, prepend=0)
