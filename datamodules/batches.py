@@ -92,15 +92,17 @@ def generator_for(number: int, device: torch.device | str = "cpu") -> torch.Gene
 class SameSizeBatches(Sampler[list[int]]):
     """Batches in a fixed order whose samples all have the same size, so that none must be padded.
 
-    Of several devices each gets its share, and no sample comes twice.
-
     Args:
         sizes: (height, width) of every sample.
         batch_size: Largest number of samples in a batch.
+        shared: Whether of several devices each gets its share, no sample twice; or each gets all.
         max_pixels: Largest number of pixels in a batch of more than one sample.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, max_pixels: int = 1_000_000) -> None:
+    def __init__(
+        self, sizes: Sequence[tuple[int, int]], batch_size: int, shared: bool = True, max_pixels: int = 1_000_000
+    ) -> None:
+        self.shared = shared
         groups: dict[tuple[int, int], list[int]] = {}
         for index, size in enumerate(sizes):
             groups.setdefault(size, []).append(index)
@@ -117,7 +119,7 @@ class SameSizeBatches(Sampler[list[int]]):
 
     def of_this_device(self) -> list[list[int]]:
         """Return the share of this device, of which none goes empty as long as there are samples for all."""
-        rank, devices = share()
+        rank, devices = share() if self.shared else (0, 1)
         batches = list(self.batches)
         while len(batches) < devices and (largest := max(batches, key=len, default=[]))[1:]:
             batches.remove(largest)
@@ -149,15 +151,18 @@ def sampled(dataset: Any, batch_size: int, sampler: ShuffledEpochs) -> Resumable
     )
 
 
-def ordered(dataset: Any, batch_size: int, sizes: Sequence[tuple[int, int]] | None = None) -> DataLoader[Any]:
+def ordered(
+    dataset: Any, batch_size: int, sizes: Sequence[tuple[int, int]] | None = None, shared: bool = True
+) -> DataLoader[Any]:
     """Return batches in a fixed order.
 
     Args:
         dataset: Answers a batch of indices by ``__getitems__``.
         batch_size: Largest number of samples in a batch.
         sizes: (height, width) of every sample, where they differ.
+        shared: Whether of several devices each gets its share; what a baseline learns from, all need whole.
     """
-    batches = SameSizeBatches(sizes or [(1, 1)] * len(dataset), batch_size)
+    batches = SameSizeBatches(sizes or [(1, 1)] * len(dataset), batch_size, shared)
     return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
 
 

@@ -163,7 +163,8 @@ class ClassificationDataModule(LightningDataModule):
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return batches of a part in a fixed order, without random changes."""
         dataset = LabelledPictures(self.pictures, part)
-        return ordered(dataset, max(self.batch_size, 100), [self.pictures.images.shape[1:3]] * len(dataset))
+        sizes = [self.pictures.images.shape[1:3]] * len(dataset)
+        return ordered(dataset, max(self.batch_size, 100), sizes, shared=part != "train")
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""

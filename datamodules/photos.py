@@ -143,7 +143,7 @@ class PhotosDataModule(LightningDataModule):
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return the photos of a part in a fixed order: whole ones of the test part, else their middles."""
         dataset = WholePhotos(self.store, part, None if part == "test" else MIDDLE)
-        return ordered(dataset, self.batch_size, dataset.sizes)
+        return ordered(dataset, self.batch_size, dataset.sizes, shared=part != "train")
 
     def predict_dataset(self, paths: list[Path]) -> PhotosToRestore:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import ordered, shuffled
-from datamodules.tabular import Column, UnlabelledTables, find_tables
+from datamodules.table_columns import Column, UnlabelledTables, find_tables
 
 ROWS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 LABELS = torch.tensor([0, 1, 1, 0])  # whether exactly one of both is 1
@@ -77,7 +77,7 @@ class XorDataModule(LightningDataModule):
 
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return the four rows, whatever the part."""
-        return ordered(XorRows(repeats=1), self.batch_size)
+        return ordered(XorRows(repeats=1), self.batch_size, shared=part != "train")
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files with the columns ``a`` and ``b`` as a data set for ``predict_step``."""

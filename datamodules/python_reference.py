@@ -16,7 +16,7 @@ class PythonReferenceDataModule(TextDataModule):
 
     Args:
         kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
-        size: Largest number of different tokens; of characters there are as many as there are.
+        vocab_size: Largest number of different tokens; of characters there are as many as there are.
         context: Tokens of a window.
         batch_size: Windows in a batch.
         num_train: Characters to train on, from the start.
@@ -25,12 +25,12 @@ class PythonReferenceDataModule(TextDataModule):
     def __init__(
         self,
         kind: Kind = "characters",
-        size: int = 4096,
+        vocab_size: int = 4096,
         context: int = 128,
         batch_size: int = 16,
         num_train: int = 1_000_000,
     ) -> None:
-        super().__init__(kind, size, context, batch_size)
+        super().__init__(kind, vocab_size, context, batch_size)
         self.num_train = num_train
 
     def load(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,35 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batches import ordered, shuffled
 from datamodules.csv_table import Table, join, read_csv
 from datamodules.picture_store import PARTS, split_by_content
+from datamodules.table_columns import Column, UnlabelledTables, encoded, find_tables, notes, refuse_text
 from engine.errors import UserError, some
 
 FAULTY = 0.1  # share of text up to which a column still is one of numbers, with faults in it
 MOST_CATEGORIES = 100  # of a column; rarer ones are taken for unknown
 MEASURED = 8192  # rows in a batch that is not trained on
-
-
-@dataclass
-class Column:
-    """What the training rows say about a column of the file.
-
-    Args:
-        name: Name in the header.
-        median: What stands for missing numbers; None for a column of categories.
-        lowest: Smallest number; the root of the distance from it is a feature too, but for columns of two values.
-        missing: Whether numbers are missing, so that a feature of its own says where.
-        categories: The known categories, each a feature; the empty one stands for missing entries.
-    """
-
-    name: str
-    median: float | None = None
-    lowest: float | None = None
-    missing: bool = False
-    categories: list[str] = field(default_factory=list)
-
-    @property
-    def num_features(self) -> int:
-        """Features that are made of the column."""
-        return len(self.categories) if self.median is None else 1 + (self.lowest is not None) + self.missing
 
 
 class Rows(Dataset[dict[str, Any]]):
@@ -66,43 +43,6 @@ class Rows(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
         rows = torch.tensor(indices) % len(self)  # see ShuffledEpochs
         return {name: values[rows] for name, values in self.tensors.items()}
-
-
-class UnlabelledTables(Dataset[dict[str, Any]]):
-    """CSV files, prepared as the training rows were.
-
-    A sample is a file: its ``path``, ``features``, float32 (N, num_features), and ``table``, the file as CSV text, with
-    a further column ``note`` where a row has something unknown or missing. Files that do not fit are left out and named
-    in ``skipped``.
-
-    Args:
-        paths: CSV files.
-        columns: What the training rows have said.
-    """
-
-    def __init__(self, paths: list[Path], columns: list[Column]) -> None:
-        self.samples: list[dict[str, Any]] = []
-        self.skipped: list[str] = []
-        for path in paths:
-            try:
-                table = read_csv(path)
-                lacking = [column.name for column in columns if column.name not in table.cells]
-                if lacking:
-                    raise UserError(f"{path} has no column {some(lacking)}")
-                features = torch.from_numpy(encoded(table, columns))
-            except UserError as error:
-                self.skipped.append(str(error))
-                continue
-            rows, noted = table.cells, notes(table, columns)
-            if any(noted):
-                rows = rows.assign(note=noted)
-            self.samples.append({"path": str(path), "features": features, "table": rows.to_csv(index=False)})
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.samples[index]
 
 
 class TabularDataModule(LightningDataModule):
@@ -351,7 +291,7 @@ class TabularDataModule(LightningDataModule):
 
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return batches of a part in a fixed order."""
-        return ordered(Rows(self.rows(part)), MEASURED)
+        return ordered(Rows(self.rows(part)), MEASURED, shared=part != "train")
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files, and those in folders, as a data set for ``predict_step``."""
@@ -405,63 +345,6 @@ class TabularCSVDataModule(TabularDataModule):
                 raise UserError(f"{path} has no column {some(lacking)}, but {files[0]} has")
             tables[path] = Table(table.cells[names], table.values[names], table.places)
         return join(list(tables.values())), [path.stem for path, table in tables.items() for _ in range(len(table))]
-
-
-def find_tables(paths: list[Path]) -> list[Path]:
-    """Return the CSV files among the paths and in the folders among them."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-        found += sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    return found
-
-
-def encoded(table: Table, columns: list[Column]) -> np.ndarray:
-    """Return the features of rows, float32 (N, num_features).
-
-    Raises:
-        UserError: There is text in a column of numbers.
-    """
-    features: list[np.ndarray] = []
-    for column in columns:
-        missing = table.missing(column.name)
-        if column.median is None:
-            cells = table.cells[column.name].where(~missing, "").to_numpy()
-            features += [cells == category for category in column.categories]
-        else:
-            refuse_text(table, column.name)
-            values = np.where(missing, column.median, table.values[column.name])
-            features.append(values)
-            if column.lowest is not None:
-                features.append(np.sqrt(np.maximum(values - column.lowest, 0)))
-            features += [missing] if column.missing else []
-    return np.stack(features, axis=1).astype(np.float32)
-
-
-def refuse_text(table: Table, column: str) -> None:
-    """Raise a UserError that names the cells of a column of numbers that are none."""
-    wrong = np.flatnonzero(table.text(column))
-    if len(wrong):
-        cells = [f"{table.places[row]}: {table.cells[column].iloc[row]!r}" for row in wrong]
-        raise UserError(
-            f"the column {column!r} holds numbers, but for {len(wrong)} cell(s): {some(cells)}; mend them, leave them "
-            f"empty, or take the column for categories by --data.categories '[{column}]'"
-        )
-
-
-def notes(table: Table, columns: list[Column]) -> list[str]:
-    """Return for every row what in it is missing or unknown to the training."""
-    said: list[list[str]] = [[] for _ in range(len(table))]
-    for column in columns:
-        missing = table.missing(column.name)
-        for row in np.flatnonzero(missing):
-            said[row].append(f"{column.name} is missing")
-        if column.median is None:
-            unknown = ~missing & ~table.cells[column.name].isin(column.categories).to_numpy()
-            for row in np.flatnonzero(unknown):
-                said[row].append(f"{column.name} {table.cells[column.name].iloc[row]!r} is unknown")
-    return ["; ".join(notes) for notes in said]
 
 
 def file_of(table: Table) -> str:

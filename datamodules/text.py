@@ -1,5 +1,6 @@
 """Running text: the user's own files, and what all such data have in common."""
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from datamodules.batches import (
 )
 from datamodules.picture_store import PARTS
 from datamodules.tokenization import Kind, encode, learn_tokenizer
+from engine.cache import cached
 from engine.errors import UserError, some
 
 STREAMS = 16  # as which val and test parts are read, where text goes on from batch to batch
@@ -137,14 +139,14 @@ class TextDataModule(LightningDataModule):
 
     Args:
         kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
-        size: Largest number of different tokens; of characters there are as many as there are.
+        vocab_size: Largest number of different tokens; of characters there are as many as there are.
         context: Tokens of a window.
         batch_size: Windows in a batch.
     """
 
-    def __init__(self, kind: Kind, size: int, context: int, batch_size: int) -> None:
+    def __init__(self, kind: Kind, vocab_size: int, context: int, batch_size: int) -> None:
         super().__init__()
-        self.kind, self.size, self.context, self.batch_size = kind, size, context, batch_size
+        self.kind, self.vocab_size, self.context, self.batch_size = kind, vocab_size, context, batch_size
         self.restored: dict[str, Any] = {}  # from a checkpoint: prediction needs no training data
 
     def load(self) -> dict[str, str]:
@@ -164,8 +166,16 @@ class TextDataModule(LightningDataModule):
 
     @cached_property
     def tokenizer(self) -> str:
-        """The tokenizer, as JSON."""
-        return self.restored.get("tokenizer") or learn_tokenizer(self.texts["train"], self.kind, self.size).to_str()
+        """The tokenizer, as JSON; kept, since learning word pieces breaks ties at random."""
+
+        def build(folder: Path) -> None:
+            learn_tokenizer(self.texts["train"], self.kind, self.vocab_size).save(str(folder / "tokenizer.json"))
+
+        if self.restored:
+            return self.restored["tokenizer"]
+        text = hashlib.sha256(self.texts["train"].encode()).hexdigest()
+        key = {"format": 1, "text": text, "kind": self.kind, "vocab_size": self.vocab_size}
+        return (cached("tokenizer", key, build) / "tokenizer.json").read_text("utf-8")
 
     @cached_property
     def tokens(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -190,14 +200,14 @@ class TextDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         tokens = self.tokens["train"][0]
-        streams = self.batch_size * share()[1]
         count = (len(tokens) - 1) // self.context
         if not self.streamed:
             return shuffled(TrainingWindows(tokens, count, self.context, 1), self.batch_size)
-        streams = min(streams, count)
-        run = count // streams
-        dataset = TrainingWindows(tokens, streams * run, self.context, run)
-        return sampled(dataset, streams // share()[1], StreamedEpochs(streams * run, streams))
+        devices = share()[1]
+        streams = max(1, min(self.batch_size, count // devices))  # of each device
+        run = count // (streams * devices)
+        dataset = TrainingWindows(tokens, streams * devices * run, self.context, run)
+        return sampled(dataset, streams, StreamedEpochs(len(dataset), streams * devices))
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         return self.in_order("val")
@@ -242,7 +252,7 @@ class TextFolderDataModule(TextDataModule):
     Args:
         root: The file or folder.
         kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
-        size: Largest number of different tokens; of characters there are as many as there are.
+        vocab_size: Largest number of different tokens; of characters there are as many as there are.
         context: Tokens of a window.
         batch_size: Windows in a batch.
     """
@@ -251,11 +261,11 @@ class TextFolderDataModule(TextDataModule):
         self,
         root: str,
         kind: Kind = "characters",
-        size: int = 4096,
+        vocab_size: int = 4096,
         context: int = 128,
         batch_size: int = 16,
     ) -> None:
-        super().__init__(kind, size, context, batch_size)
+        super().__init__(kind, vocab_size, context, batch_size)
         self.root = Path(root)
 
     def load(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ Kind = Literal["characters", "words", "bpe", "wordpiece"]
 UNKNOWN = "[UNK]"  # number 0: what training texts do not have
 
 
-def learn_tokenizer(text: str, kind: Kind, size: int) -> Tokenizer:
+def learn_tokenizer(text: str, kind: Kind, vocab_size: int) -> Tokenizer:
     """Return a tokenizer of a text.
 
     Args:
@@ -18,7 +18,7 @@ def learn_tokenizer(text: str, kind: Kind, size: int) -> Tokenizer:
         kind: ``characters``; ``words`` with the space before them; byte-pair encoding of bytes, which knows every text
             (``bpe``, https://arxiv.org/abs/1508.07909); or ``wordpiece`` (https://arxiv.org/abs/1810.04805), which
             keeps no spaces beside punctuation.
-        size: Largest number of different tokens; of characters there are as many as there are.
+        vocab_size: Largest number of different tokens; of characters there are as many as there are.
     """
     if kind == "characters":
         numbers = {character: number for number, character in enumerate([UNKNOWN, *sorted(set(text))])}
@@ -29,7 +29,7 @@ def learn_tokenizer(text: str, kind: Kind, size: int) -> Tokenizer:
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[^\s]+|\s"), "isolated")
         tokenizer.decoder = decoders.Fuse()
-        words = trainers.WordLevelTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False)
+        words = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=[UNKNOWN], show_progress=False)
         tokenizer.train_from_iterator([text], words)
     elif kind == "bpe":
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
@@ -37,14 +37,14 @@ def learn_tokenizer(text: str, kind: Kind, size: int) -> Tokenizer:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         pairs = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=[UNKNOWN], initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocab_size, special_tokens=[UNKNOWN], initial_alphabet=alphabet, show_progress=False
         )
         tokenizer.train_from_iterator([text], pairs)
     else:
         tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        pieces = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[UNKNOWN], show_progress=False)
+        pieces = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=[UNKNOWN], show_progress=False)
         tokenizer.train_from_iterator([text], pieces)
     return tokenizer
 

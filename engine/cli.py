@@ -109,7 +109,8 @@ class CLI(LightningCLI):
         value = getattr(data, name)
         trained = self.checkpoint.get("hyper_parameters", {}).get(name, value)
         if trained != value:
-            raise UserError(f"the checkpoint {self.arguments.checkpoint} has {name} = {trained}, the data {value}")
+            there, here = (str(thing)[:80] for thing in (trained, value))  # tokenizers are long
+            raise UserError(f"the checkpoint {self.arguments.checkpoint} has {name} = {there}, the data {here}")
         return value
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

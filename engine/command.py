@@ -161,7 +161,8 @@ class Command(CLI):
         self.trainer.predict(model, loader, return_predictions=False, ckpt_path=ckpt_path, weights_only=True)
         folder = self.writer.folder
         for row in self.writer.rows if prompts else []:
-            console.print(f"\n{row['prompt']}{row['text']}\n", markup=False, highlight=False)
+            said = "\n".join(value for key, value in row.items() if key != "path")
+            console.print(f"\n{said}\n", markup=False, highlight=False)
         print_first_lines(
             {
                 "predicted": f"{len(dataset)} {'texts' if prompts else 'files'}, into {folder}/",

@@ -31,7 +31,10 @@ class Task(Protocol):
 
 
 class Predictable(Protocol):
-    """What every class in ``datamodules/`` has besides the members of a LightningDataModule."""
+    """What every class in ``datamodules/`` has besides the members of a LightningDataModule.
+
+    Those of texts also have ``predict_prompts``, which takes what was typed behind ``--prompt`` in the place of files.
+    """
 
     def predict_dataset(self, paths: list[Path]) -> "Inputs":
         """Return the user's files, prepared like the training data; touches no training data."""

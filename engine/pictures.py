@@ -251,7 +251,9 @@ def curves(table: Path) -> Image.Image:
     keys = [key for key in rows[0] if key not in ("epoch", "step") and not key.startswith("test/")]
     panels: dict[str, list[str]] = {}
     for key in keys:
-        panels.setdefault(key.split("/")[-1], []).append(key)
+        name, _, group = key.partition("/pg")  # groups of parameters of one optimizer, which share its schedule
+        if group in ("", "1"):
+            panels.setdefault(name.split("/")[-1], []).append(key)
     details = [name for name in panels if any(name.startswith(f"{other}_") for other in panels)]  # iou_cat beside iou
     panels = {name: keys for name, keys in panels.items() if name not in details}
     columns = min(3, len(panels))

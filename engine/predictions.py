@@ -26,6 +26,7 @@ table { border-collapse: collapse; font-size: 0.85rem; }
 td, th { padding: 0.1rem 0.6rem; text-align: right; border-bottom: 1px solid #d8dde3; }
 img { display: block; max-width: min(100%, 480px); min-width: 120px; border-radius: 4px; }
 figcaption, footer { color: #5b6672; font-size: 0.85rem; }
+p { white-space: pre-wrap; max-width: 60rem; margin: 0; }
 .compare { position: relative; --at: 50%; }
 .compare img { max-width: 100%; }
 .compare img + img { position: absolute; top: 0; left: 0; clip-path: inset(0 0 0 var(--at)); }

@@ -1,7 +1,8 @@
 """Pictures of texts, in Latin letters and Hangul."""
 
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
@@ -14,7 +15,9 @@ PAD = 10
 
 def font() -> ImageFont.FreeTypeFont:
     """Return a font that has Hangul (Nanum Gothic, OFL)."""
-    return ImageFont.truetype(str(files("koreanize_matplotlib") / "fonts" / "NanumGothic.ttf"), SIZE)
+    package = find_spec("koreanize_matplotlib")  # not imported: that would change the font of all figures
+    folder = package.submodule_search_locations[0] if package and package.submodule_search_locations else ""
+    return ImageFont.truetype(str(Path(folder, "fonts", "NanumGothic.ttf")), SIZE)
 
 
 def wrapped(text: str, width: int, letters: ImageFont.FreeTypeFont) -> list[str]:

@@ -15,7 +15,7 @@ class GPT(nn.Module):
     """Causal transformer blocks; what a token is and what comes next are told by the same numbers (tied embeddings).
 
     Args:
-        num_tokens: Number of different tokens.
+        vocab_size: Number of different tokens.
         dim: Width of a token; divides by ``2 * num_heads``.
         depth: Number of blocks.
         num_heads: Heads of the attention.
@@ -25,7 +25,7 @@ class GPT(nn.Module):
 
     def __init__(
         self,
-        num_tokens: int,
+        vocab_size: int,
         dim: int = 192,
         depth: int = 4,
         num_heads: int = 6,
@@ -34,11 +34,11 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         self.reach = reach
-        self.embedding = nn.Embedding(num_tokens, dim)
+        self.embedding = nn.Embedding(vocab_size, dim)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout, causal=True) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, num_tokens, bias=False)
+        self.head = nn.Linear(dim, vocab_size, bias=False)
         self.head.weight = self.embedding.weight
         for name, parameter in self.named_parameters():
             if name.endswith(("attention.out.weight", "feed.2.weight")):  # what is added, depth times two times
@@ -49,14 +49,14 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
-        """Map tokens (B, T) to logits of the next ones (B, T, num_tokens); there is no state to be carried."""
+        """Map tokens (B, T) to logits of the next ones (B, T, vocab_size); there is no state to be carried."""
         x = self.dropout(self.embedding(tokens))
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x)), None
 
     def go_on(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Map the next tokens (B, T) of a text to logits of the ones behind the last, (B, num_tokens), and a state.
+        """Map the next tokens (B, T) of a text to logits of the ones behind the last, (B, vocab_size), and a state.
 
         Args:
             tokens: The whole beginning, then what has come since the call before.

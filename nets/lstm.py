@@ -15,7 +15,7 @@ class LSTM(nn.Module):
     """Layers of long short-term memory that read a text token by token.
 
     Args:
-        num_tokens: Number of different tokens.
+        vocab_size: Number of different tokens.
         dim: Width of a token.
         width: Numbers that a layer holds; the last one holds ``dim``.
         depth: Number of layers.
@@ -24,19 +24,19 @@ class LSTM(nn.Module):
 
     carries_state = True  # batches go on where the one before has ended
 
-    def __init__(self, num_tokens: int, dim: int = 128, width: int = 384, depth: int = 2, dropout: float = 0.0) -> None:
+    def __init__(self, vocab_size: int, dim: int = 128, width: int = 384, depth: int = 2, dropout: float = 0.0) -> None:
         super().__init__()
         sizes = [dim, *[width] * (depth - 1), dim]
-        self.embedding = nn.Embedding(num_tokens, dim)
+        self.embedding = nn.Embedding(vocab_size, dim)
         self.layers = nn.ModuleList(nn.LSTM(a, b, batch_first=True) for a, b in pairwise(sizes))
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(dim, num_tokens)
+        self.head = nn.Linear(dim, vocab_size)
         self.head.weight = self.embedding.weight
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # what comes out is small, what goes in is scaled up
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
-        """Map tokens (B, T) to logits of the next ones (B, T, num_tokens), and the state to go on from.
+        """Map tokens (B, T) to logits of the next ones (B, T, vocab_size), and the state to go on from.
 
         Args:
             tokens: Tokens.
@@ -50,6 +50,6 @@ class LSTM(nn.Module):
         return self.head(x), new
 
     def go_on(self, tokens: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
-        """Map the next tokens (B, T) of a text to logits of the ones behind the last, (B, num_tokens), and a state."""
+        """Map the next tokens (B, T) of a text to logits of the ones behind the last, (B, vocab_size), and a state."""
         logits, state = self(tokens, state)
         return logits[:, -1], state

@@ -96,7 +96,6 @@ class ColorizationTask(LightningModule):
         for batch in data.in_order("train"):
             _, colours = split_lab(data.on_after_batch_transfer(batch, 0)["image"])
             counts += self._shares(colours).sum((0, 2, 3))
-        counts = self.trainer.strategy.reduce(counts, reduce_op="sum")  # each device has seen its share
         shares = counts / counts.sum()
         weights = 1 / ((1 - UNIFORM) * shares + UNIFORM / len(shares))
         self.bin_weights.copy_(weights / (shares * weights).sum())

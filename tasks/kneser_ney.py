@@ -11,12 +11,12 @@ class KneserNey:
 
     Args:
         tokens: The training text, int64 (N,).
-        num_tokens: Number of different tokens.
+        vocab_size: Number of different tokens.
         order: Length of the longest sequences that are counted.
     """
 
-    def __init__(self, tokens: np.ndarray, num_tokens: int, order: int) -> None:
-        self.num_tokens = num_tokens
+    def __init__(self, tokens: np.ndarray, vocab_size: int, order: int) -> None:
+        self.vocab_size = vocab_size
         self.keys: list[np.ndarray] = []  # of every order, sorted: number of the sequence without its last token, token
         self.counts: list[np.ndarray] = []  # of every sequence; of shorter ones, how many tokens come before it
         self.discounts: list[float] = []
@@ -24,7 +24,7 @@ class KneserNey:
         endings = prefixes  # number of the sequence that ends at a place, one order shorter
         for length in range(1, order + 1):
             keys, inverse, counts = np.unique(
-                prefixes * num_tokens + tokens[length - 1 :], return_inverse=True, return_counts=True
+                prefixes * vocab_size + tokens[length - 1 :], return_inverse=True, return_counts=True
             )
             if length > 1:  # each of these sequences comes before one that ends as it does
                 _, first = np.unique(inverse, return_index=True)
@@ -37,14 +37,14 @@ class KneserNey:
 
     def bits(self, tokens: np.ndarray) -> np.ndarray:
         """Return the bits that each token of a text costs, but the first ones, which have too few before them."""
-        share = np.full(len(tokens), 1 / self.num_tokens)
+        share = np.full(len(tokens), 1 / self.vocab_size)
         prefixes = np.zeros(len(tokens), np.int64)
         for length, (keys, counts, off) in enumerate(zip(self.keys, self.counts, self.discounts, strict=True), start=1):
-            before = keys // self.num_tokens
+            before = keys // self.vocab_size
             size = int(before[-1]) + 1
             total = np.bincount(before, counts, minlength=size)
             kinds = np.bincount(before, minlength=size)
-            wanted = np.where(prefixes < 0, -1, prefixes * self.num_tokens + tokens[length - 1 :])
+            wanted = np.where(prefixes < 0, -1, prefixes * self.vocab_size + tokens[length - 1 :])
             place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
             found = keys[place] == wanted
             known = (prefixes >= 0) & (prefixes < size)

@@ -31,7 +31,7 @@ class TextGenerationTask(LightningModule):
     perplexity is that of tokens.
 
     Args:
-        net: Network from tokens (B, T) and a state to logits (B, T, number of tokens) and the next state.
+        net: Network from tokens (B, T) and a state to logits (B, T, vocab_size) and the next state.
         tokenizer: Tokenizer as JSON.
         optimizer: Optimizer of the network's parameters; weight decay spares all but matrices.
         length: Tokens that a prediction goes on for.
@@ -71,7 +71,7 @@ class TextGenerationTask(LightningModule):
         self.passage: list[tuple[int, float]] = []  # token and bits, of the start of the test part
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (B, T) to logits of the next ones (B, T, number of tokens)."""
+        """Map tokens (B, T) to logits of the next ones (B, T, vocab_size)."""
         return self.net(tokens)[0]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -149,13 +149,13 @@ class TextGenerationTask(LightningModule):
         return self.tokenizer.decode(tokens.tolist(), skip_special_tokens=False)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """Return for a prompt its ``path``, the ``prompt`` and the ``text`` that it goes on with."""
+        """Return for a prompt its ``path``, and the ``text`` that begins with it."""
         tokens = (
             batch["tokens"] if batch["tokens"].shape[1] else torch.zeros(1, 1, dtype=torch.long, device=self.device)
         )
         generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
-        text = self.decode(self.generate(tokens, self.length, generator)[0])
-        return [{"path": batch["path"][0], "prompt": batch["text"][0], "text": text}]
+        text = batch["text"][0] + self.decode(self.generate(tokens, self.length, generator)[0])
+        return [{"path": batch["path"][0], "text": text}]
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of counting sequences of three tokens."""
@@ -200,7 +200,7 @@ def sums() -> nn.ModuleDict:
 
 
 def drawn(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
-    """Return a token (B, 1) for logits (B, number of tokens), drawn as ``TextGenerationTask`` says."""
+    """Return a token (B, 1) for logits (B, vocab_size), drawn as ``TextGenerationTask`` says."""
     if not temperature:
         return logits.argmax(1, keepdim=True)
     values, tokens = (logits / temperature).sort(dim=1, descending=True)

@@ -278,7 +278,15 @@ def two_prompts(folder: Path) -> list[str]:
 def shakespeare(folder: Path) -> list[str]:
     (folder / "tinyshakespeare").mkdir(parents=True)
     (folder / "tinyshakespeare" / "input.txt").write_text("First Citizen:\nBefore we proceed, hear me speak.\n" * 80)
-    return ["--data.root", str(folder / "tinyshakespeare" / "input.txt")]
+    return ["--data.root", str(folder)]
+
+
+def treebank(folder: Path) -> list[str]:
+    (folder / "ptb").mkdir(parents=True)
+    for part in ("train", "valid", "test"):
+        lines = [f" the price of <unk> rose {i % 9} N \n no it was n't black monday \n" for i in range(90)]
+        (folder / "ptb" / f"ptb.{part}.txt").write_text("".join(lines))
+    return ["--data.root", str(folder)]
 
 
 def trigrams() -> float:
@@ -319,7 +327,7 @@ def language_model(small: list[str], by_heart: list[str]) -> Recipe:
         inputs=two_prompts,
         outputs=(),
         baseline=trigrams,
-        public={"data_tinyshakespeare": shakespeare},
+        public={"data_tinyshakespeare": shakespeare, "data_ptb": treebank},
     )
 
 

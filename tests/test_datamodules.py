@@ -171,6 +171,16 @@ def test_batches_of_one_size():
     assert list(SameSizeBatches(sizes, batch_size=2)) == [[0, 2], [3], [1], [4], [5]]
 
 
+def test_devices_share_what_is_measured_but_each_learns_baselines_from_all(monkeypatch):
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr("datamodules.batches.share", lambda rank=rank: (rank, 2))
+        measured, learned = (SameSizeBatches([(1, 1)] * 10, 3, shared) for shared in (True, False))
+        shares.append([row for batch in measured for row in batch])
+        assert sorted(row for batch in learned for row in batch) == list(range(10))
+    assert sorted(shares[0] + shares[1]) == list(range(10)) and all(shares)
+
+
 def test_unlabelled_pictures_of_every_mode(tmp_path):
     rng = np.random.default_rng(0)
     colour = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, UNET
 
+from datamodules.captcha import CaptchaFolderDataModule
 from datamodules.classification import ImageFolderDataModule
 from datamodules.restoration_sets import RestorationSetsDataModule
 from datamodules.segmentation import SegmentationFolderDataModule
@@ -107,6 +108,52 @@ def test_bicubic_enlarging_of_set5_has_the_published_figure():
     data.prepare_data()
     task = SuperResolutionTask(partial(SRResNet, width=4, depth=2), data.in_channels, torch.optim.AdamW)
     assert task.baseline(data)["test/psnr_y"] == pytest.approx(28.42, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe, addon, sets, flags, promised",
+    [
+        (
+            *("dncnn", "data_bsd68", ["bsds500", "bsd68"]),
+            ["--model.net.width", "64", "--model.net.depth", "14"],
+            {"test/psnr_25": 28.6},
+        ),
+        ("srresnet", "data_set5", ["bsds500", "t91", "set5"], [], {"test/psnr_y": 30.9}),
+        ("colorization", "data_bsds500", ["bsds500"], [], {"test/share_of_colourfulness": 1 / 3}),
+    ],
+)
+def test_photos_are_restored_in_half_an_hour(tasklight, recipe, addon, sets, flags, promised):
+    (root,) = {str(Path(real_data(name)).parent) for name in sets}
+    torch.set_num_threads(os.cpu_count() or 1)
+    configs = [
+        part for name in (recipe, f"addons/{addon}") for part in ("--config", str(ROOT / f"configs/{name}.yaml"))
+    ]
+    flags = [*flags, "--data.root", root, "--trainer.max_time", "00:00:30:00"]
+    assert tasklight("fit", *configs, *flags)[0] == 0
+    summary = json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())
+    for key, value in promised.items():
+        assert summary["metrics"][key] > value
+    for key in ("test/psnr", "test/psnr_y", "test/ssim", "test/ssim_y"):
+        if key in summary["metrics"]:
+            assert summary["metrics"][key] > summary["baseline"][key]
+
+
+@pytest.mark.slow
+def test_captchas_of_a_website_are_read_in_twenty_minutes(tasklight):
+    torch.set_num_threads(os.cpu_count() or 1)
+    flags = ["--data", "datamodules.captcha.CaptchaFolderDataModule", "--data.root", real_data("captcha")]
+    config = str(ROOT / "configs" / "captcha_crnn.yaml")
+    assert tasklight("fit", "--config", config, *flags, "--trainer.max_time", "00:00:20:00")[0] == 0
+    summary = json.loads(Path("runs/captcha_crnn/0/summary.json").read_text())
+    assert summary["metrics"]["test/exact_match"] >= 0.92
+
+
+def test_captchas_of_a_website_are_understood():
+    data = CaptchaFolderDataModule(real_data("captcha"))
+    data.prepare_data()
+    assert data.charset == "2345678bcdefgmnpwxy" and {len(text) for text in data.texts.texts} == {5}
+    assert [len(data.of(part)) for part in ("train", "val", "test")] == [720, 90, 90]
 
 
 @pytest.mark.slow

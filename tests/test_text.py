@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from matplotlib import rcParams
 from PIL import Image
+from recipes import shakespeare, treebank
 from test_engine import one_line
 from tokenizers import Tokenizer
 
 from datamodules.python_reference import SHARED, PythonReferenceDataModule, split_topics, topics
 from datamodules.text import MeasuredWindows, TextFolderDataModule, TrainingWindows, read_text, split_off
+from datamodules.text_sets import TextSetDataModule
 from datamodules.tokenization import encode, learn_tokenizer
 from engine.errors import UserError
 from engine.text_pictures import font, text_heat, text_table, wrapped
@@ -203,6 +206,34 @@ def test_odd_files_are_named(tmp_path, content, words):
     assert all(word in str(error.value) for word in [*words, "odd.txt"])
 
 
+def test_words_of_the_treebank_end_their_lines_with_a_token(tmp_path):
+    treebank(tmp_path)
+    data = TextSetDataModule("ptb", str(tmp_path), "words", 100, context=8)
+    data.prepare_data()
+    tokens, _ = data.tokens["test"]
+    words = sum(len(line.split()) + 1 for line in (tmp_path / "ptb" / "ptb.test.txt").read_text().splitlines())
+    assert len(tokens) == words
+
+
+def test_the_last_tenth_of_shakespeare_is_the_test_part(tmp_path):
+    shakespeare(tmp_path)
+    text = (tmp_path / "tinyshakespeare" / "input.txt").read_text()
+    parts = TextSetDataModule("tinyshakespeare", str(tmp_path)).load()
+    assert parts["train"] + parts["val"] + parts["test"] == text
+    assert len(parts["test"]) == pytest.approx(len(text) / 10, abs=1)
+
+
+def test_what_cannot_be_downloaded_is_told_in_a_line(tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.create_connection", no_network)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        TextSetDataModule("tinyshakespeare", str(tmp_path)).load()
+    assert not list((tmp_path / "tinyshakespeare").glob("*.txt"))
+
+
 def test_a_text_shorter_than_a_window_is_refused(tasklight, tmp_path):
     (tmp_path / "short.txt").write_text(KOREAN, "utf-8")
     flags = ["--data", FOLDER, "--data.root", str(tmp_path / "short.txt"), "--data.context", "500"]
@@ -236,7 +267,9 @@ def test_prompts_are_gone_on_with_the_same_text_for_the_same_seed(tasklight):
 
 
 def test_hangul_has_glyphs():
+    before = dict(rcParams)
     letters = font()
+    assert dict(rcParams) == before  # the package changes the font of all figures when it is imported
     missing = letters.getmask("\uffff").getbbox()
     boxes = {character: letters.getmask(character) for character in "한글"}
     assert all(mask.getbbox() != missing for mask in boxes.values())
