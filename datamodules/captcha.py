@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import pairwise
@@ -18,9 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_grid, warped
 from datamodules.batches import generator_for, ordered, shuffled
-from datamodules.classification import track_many
 from datamodules.picture_files import (
-    BrokenPicture,
     UnlabelledPictures,
     find_pictures,
     open_picture,
@@ -28,13 +25,11 @@ from datamodules.picture_files import (
     to_array,
     upright,
 )
-from datamodules.picture_store import PARTS, refuse_many_broken, split_by_content
+from datamodules.picture_store import PARTS, File, decode_files, folders_of, split_by_content
 from engine.cache import cached
 from engine.errors import UserError, some
 
 LABELS = "labels.csv"  # columns: the file's name, its text
-
-File = tuple[str, str, Path]  # part, text, picture
 
 
 @dataclass
@@ -241,11 +236,7 @@ def find_texts(root: Path) -> list[File]:
     Raises:
         UserError: The folder is missing or empty, or a ``labels.csv`` names pictures that are not there.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder")
-    folders = {part: root / part for part in PARTS if (root / part).is_dir()} or {"train": root}
-    if "train" not in folders:
-        raise UserError(f"{root} has no folder 'train' beside {some(sorted(folders))}")
+    folders = folders_of(root)
     files: list[File] = []
     for part, folder in folders.items():
         labels = folder / LABELS
@@ -282,32 +273,20 @@ def write_texts(folder: Path, files: list[File], size: tuple[int, int], root: Pa
     Raises:
         UserError: Too many files are broken.
     """
-    with ThreadPoolExecutor() as pool:
-        decoded = pool.map(partial(decode, size=size), (path for _, _, path in files))
-        arrays, kept, skipped = [], [], []
-        for file, array in zip(files, track_many(decoded, len(files)), strict=True):
-            if isinstance(array, str):
-                skipped.append(f"{file[2].relative_to(root)} ({array})")
-            else:
-                arrays.append(array)
-                kept.append(file)
-    refuse_many_broken(skipped, len(files), root)
+    arrays, kept, skipped = decode_files(files, partial(decode, size=size), root)
     texts = [text for _, text, _ in kept]
     charset = sorted(set("".join(texts)))
     present = np.array([[character in text for character in charset] for text in texts])
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     parts = split_by_content([part for part, _, _ in kept], hashes, present)
-    np.save(folder / "images.npy", np.stack(arrays))
+    np.save(folder / "images.npy", arrays)
     index = {"texts": texts, "parts": parts, "skipped": skipped}
     (folder / "index.json").write_text(json.dumps(index), "utf-8")
 
 
-def decode(path: Path, size: tuple[int, int]) -> np.ndarray | str:
-    """Return a picture as uint8 (height, width), or what is wrong with it."""
-    try:
-        return stretched(open_picture(path), size)[:, :, 0]
-    except BrokenPicture as error:
-        return str(error)
+def decode(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture as uint8 (height, width)."""
+    return stretched(open_picture(path), size)[:, :, 0]
 
 
 def stretched(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:

@@ -8,10 +8,11 @@ from unittest.mock import patch
 import numpy as np
 from captcha import image as drawing
 from PIL import Image
+from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import whole_batch
-from datamodules.captcha import CaptchaDataModule, Texts, stretched, track_many
+from datamodules.captcha import CaptchaDataModule, Texts, stretched
 from engine.cache import cached
 
 CHARSET = "23456789abcdefghjkmnpqrstuvwxyz"  # without what looks like something else: 0 o, 1 i l
@@ -85,7 +86,7 @@ class GeneratedCaptchaDataModule(CaptchaDataModule):
             for part, count in counts.items():
                 # Worker processes, since drawing keeps Python busy.
                 loader = DataLoader(Drawn(part, count, self.size), None, num_workers=2, collate_fn=whole_batch)
-                for text, picture in track_many(iter(loader), count):
+                for text, picture in track(loader, "drawing captchas", count, transient=True, disable=count < 500):
                     texts.append(text)
                     pictures.append(picture)
             np.save(folder / "images.npy", np.stack(pictures))

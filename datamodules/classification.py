@@ -2,22 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from datamodules.labelled_pictures import ClassificationDataModule, Pictures
-from datamodules.picture_files import BrokenPicture, find_pictures, is_grey, open_picture, square
-from datamodules.picture_store import PARTS, refuse_many_broken, split_by_content
+from datamodules.picture_files import find_pictures, is_grey, open_picture, square
+from datamodules.picture_store import File, decode_files, folders_of, split_by_content
 from engine.cache import cached
-from engine.errors import UserError, some
-
-File = tuple[str, str, Path]  # part, class, picture
+from engine.errors import UserError
 
 
 class ImageFolderDataModule(ClassificationDataModule):
@@ -73,11 +68,7 @@ def find_classes(root: Path) -> list[File]:
     Raises:
         UserError: The folder is missing, holds no classes, or a class is empty or not in the training part.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder")
-    folders = {part: root / part for part in PARTS if (root / part).is_dir()} or {"train": root}
-    if "train" not in folders:
-        raise UserError(f"{root} has no folder 'train' beside {some(sorted(folders))}")
+    folders = folders_of(root)
     files: list[File] = []
     for part, folder in folders.items():
         for kind in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -102,31 +93,15 @@ def write_pictures(folder: Path, files: list[File], names: list[str], size: int,
     """
     with ThreadPoolExecutor() as pool:
         channels = 1 if all(pool.map(is_grey, (path for _, _, path in files))) else 3
-        decoded = pool.map(partial(decode, channels=channels, size=size), (path for _, _, path in files))
-        arrays, kept, skipped = [], [], []
-        for file, array in zip(files, track_many(decoded, len(files)), strict=True):
-            if isinstance(array, str):
-                skipped.append(f"{file[2].relative_to(root)} ({array})")
-            else:
-                arrays.append(array)
-                kept.append(file)
-    refuse_many_broken(skipped, len(files), root)
+    arrays, kept, skipped = decode_files(files, partial(decode, channels=channels, size=size), root)
     labels = [names.index(name) for _, name, _ in kept]
     present = np.eye(len(names), dtype=bool)[labels]
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     parts = split_by_content([part for part, _, _ in kept], hashes, present)
-    np.save(folder / "images.npy", np.stack(arrays))
+    np.save(folder / "images.npy", arrays)
     (folder / "index.json").write_text(json.dumps({"labels": labels, "parts": parts, "skipped": skipped}))
 
 
-def track_many(items: Iterator[Any], total: int) -> Iterator[Any]:
-    """Show progress where it takes a while."""
-    yield from track(items, "reading pictures", total, transient=True, disable=total < 500)
-
-
-def decode(path: Path, channels: int, size: int) -> np.ndarray | str:
-    """Return a picture as uint8 (size, size, channels), or what is wrong with it."""
-    try:
-        return square(open_picture(path), channels, size)
-    except BrokenPicture as error:
-        return str(error)
+def decode(path: Path, channels: int, size: int) -> np.ndarray:
+    """Return a picture as uint8 (size, size, channels)."""
+    return square(open_picture(path), channels, size)

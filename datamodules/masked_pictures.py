@@ -17,7 +17,7 @@ from datamodules.picture_files import (
     to_array,
     upright,
 )
-from datamodules.picture_store import PARTS, Sample, refuse_many_broken, write_store
+from datamodules.picture_store import Sample, folders_of, refuse_many_broken, write_store
 from engine.cache import cached
 from engine.errors import UserError, some
 
@@ -30,13 +30,8 @@ def find_pairs(root: Path) -> list[Pair]:
     Raises:
         UserError: The folder is missing or empty, or a picture or a mask stands alone.
     """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder")
-    folders = {part: root / part for part in PARTS if (root / part).is_dir()} or {"train": root}
-    if "train" not in folders:
-        raise UserError(f"{root} has no folder 'train' beside {some(sorted(folders))}")
     pairs: list[Pair] = []
-    for part, folder in folders.items():
+    for part, folder in folders_of(root).items():
         images, masks = (by_stem(folder / kind) for kind in ("images", "masks"))
         for alone, what, other in (
             (images.keys() - masks, "picture", "mask"),

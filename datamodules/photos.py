@@ -13,7 +13,7 @@ from datamodules.augmentation import random_symmetry
 from datamodules.batches import generator_for, ordered, shuffled
 from datamodules.photo_files import PhotosToRestore, decoded_photos
 from datamodules.picture_files import find_pictures
-from datamodules.picture_store import PARTS, PictureStore
+from datamodules.picture_store import PARTS, PictureStore, folders_of
 from engine.errors import UserError, some
 
 MIDDLE = 128  # height and width of the windows that validate
@@ -192,12 +192,7 @@ class PhotoFolderDataModule(PhotosDataModule):
         self.root, self.max_side = Path(root), max_side
 
     def build_store(self) -> Path:
-        if not self.root.is_dir():
-            raise UserError(f"{self.root} is not a folder")
-        folders = {part: self.root / part for part in PARTS if (self.root / part).is_dir()} or {"train": self.root}
-        if "train" not in folders:
-            raise UserError(f"{self.root} has no folder 'train' beside {some(sorted(folders))}")
-        files = [(part, path) for part, folder in folders.items() for path in find_pictures([folder])]
+        files = [(part, path) for part, folder in folders_of(self.root).items() for path in find_pictures([folder])]
         if not files:
             raise UserError(f"{self.root} holds no pictures")
         return decoded_photos(files, self.grey, self.max_side, self.root)

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import track
 
+from datamodules.picture_files import BrokenPicture
 from engine.errors import UserError, some
 
 PARTS = ("train", "val", "test")
@@ -15,6 +18,7 @@ MAX_BROKEN = 0.05  # share of unreadable files above which a data set is refused
 
 # Part, name, picture (H, W, channels) and mask (H, W), both uint8; photographs have no mask.
 Sample = tuple[str, str, np.ndarray, np.ndarray | None]
+File = tuple[str, str, Path]  # part, label, picture
 
 
 class PictureStore:
@@ -101,6 +105,52 @@ def split_by_content(parts: list[str], hashes: list[str], present: np.ndarray) -
                     new[i] = missing
                 left, moved = left - gone, moved + len(group)
     return new
+
+
+def folders_of(root: Path) -> dict[str, Path]:
+    """Return the folder of every part: ``root/{train,val,test}``, as far as they are there, or ``root`` to train on.
+
+    Raises:
+        UserError: There is no such folder, or parts of it but none to train on.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder")
+    folders = {part: root / part for part in PARTS if (root / part).is_dir()} or {"train": root}
+    if "train" not in folders:
+        raise UserError(f"{root} has no folder 'train' beside {some(sorted(folders))}")
+    return folders
+
+
+def decode_files(
+    files: list[File], decode: Callable[[Path], np.ndarray], root: Path
+) -> tuple[np.ndarray, list[File], list[str]]:
+    """Decode picture files side by side, to one size.
+
+    Args:
+        files: The files.
+        decode: From a file to its pixels; raises ``BrokenPicture``.
+        root: Folder that the names in messages are relative to.
+
+    Returns:
+        Pixels of the files that can be read (N, ...), these files, and the others, each with what is wrong.
+
+    Raises:
+        UserError: Too many files are broken.
+    """
+
+    def attempt(file: File) -> np.ndarray | str:
+        try:
+            return decode(file[2])
+        except BrokenPicture as error:
+            return f"{file[2].relative_to(root)} ({error})"
+
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(attempt, files)
+        decoded = list(track(results, "reading pictures", len(files), transient=True, disable=len(files) < 500))
+    skipped = [result for result in decoded if isinstance(result, str)]
+    refuse_many_broken(skipped, len(files), root)
+    both = [(pixels, file) for pixels, file in zip(decoded, files, strict=True) if not isinstance(pixels, str)]
+    return np.stack([pixels for pixels, _ in both]), [file for _, file in both], skipped
 
 
 def refuse_many_broken(skipped: list[str], total: int, root: Path) -> None:
