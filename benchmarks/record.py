@@ -20,8 +20,9 @@ def measured(runs: list[dict[str, Any]]) -> str:
     baseline = statistics.mean(run["baseline"][primary] for run in runs)
     seconds = statistics.mean(run["seconds"] for run in runs)
     spread = f" +- {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    cores = runs[0]["environment"]["cpu_count"]
-    device = f"{cores} CPU cores" if runs[0]["device"].startswith("cpu") else runs[0]["device"]
+    device = runs[0]["device"]
+    if threads := re.fullmatch(r"cpu, (\d+) threads?", device):
+        device = f"{threads[1]} CPU core" + ("s" if threads[1] != "1" else "")
     return f"{primary} {statistics.mean(values):.3f}{spread} (baseline {baseline:.3f}) | {seconds:.0f} s on {device}"
 
 

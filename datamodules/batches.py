@@ -89,27 +89,16 @@ def generator_for(number: int, device: torch.device | str = "cpu") -> torch.Gene
     return torch.Generator(device).manual_seed((torch.initial_seed() * 1_000_003 + number) % 2**63)
 
 
-class SameSizeBatches(Sampler[list[int]]):
-    """Batches in a fixed order whose samples all have the same size, so that none must be padded.
+class Batches(Sampler[list[int]]):
+    """Batches in a fixed order.
 
     Args:
-        sizes: (height, width) of every sample.
-        batch_size: Largest number of samples in a batch.
+        batches: The samples of each.
         shared: Whether of several devices each gets its share, no sample twice; or each gets all.
-        max_pixels: Largest number of pixels in a batch of more than one sample.
     """
 
-    def __init__(
-        self, sizes: Sequence[tuple[int, int]], batch_size: int, shared: bool = True, max_pixels: int = 1_000_000
-    ) -> None:
-        self.shared = shared
-        groups: dict[tuple[int, int], list[int]] = {}
-        for index, size in enumerate(sizes):
-            groups.setdefault(size, []).append(index)
-        self.batches = []
-        for (height, width), indices in groups.items():
-            count = max(1, min(batch_size, max_pixels // (height * width)))
-            self.batches += [indices[i : i + count] for i in range(0, len(indices), count)]
+    def __init__(self, batches: list[list[int]], shared: bool = True) -> None:
+        self.batches, self.shared = batches, shared
 
     def __len__(self) -> int:
         return len(self.of_this_device())
@@ -125,6 +114,26 @@ class SameSizeBatches(Sampler[list[int]]):
             batches.remove(largest)
             batches += [largest[::2], largest[1::2]]
         return batches[rank::devices]
+
+
+def same_size_batches(
+    sizes: Sequence[tuple[int, int]], batch_size: int, max_pixels: int = 1_000_000
+) -> list[list[int]]:
+    """Return batches whose samples all have the same size, so that none must be padded.
+
+    Args:
+        sizes: (height, width) of every sample.
+        batch_size: Largest number of samples in a batch.
+        max_pixels: Largest number of pixels in a batch of more than one sample.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(size, []).append(index)
+    batches = []
+    for (height, width), indices in groups.items():
+        count = max(1, min(batch_size, max_pixels // (height * width)))
+        batches += [indices[i : i + count] for i in range(0, len(indices), count)]
+    return batches
 
 
 def shuffled(dataset: Any, batch_size: int, length: int | None = None) -> ResumableLoader:
@@ -162,8 +171,13 @@ def ordered(
         sizes: (height, width) of every sample, where they differ.
         shared: Whether of several devices each gets its share; what a baseline learns from, all need whole.
     """
-    batches = SameSizeBatches(sizes or [(1, 1)] * len(dataset), batch_size, shared)
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=whole_batch, generator=torch.Generator())
+    return batched(dataset, same_size_batches(sizes or [(1, 1)] * len(dataset), batch_size), shared)
+
+
+def batched(dataset: Any, batches: list[list[int]], shared: bool = True) -> DataLoader[Any]:
+    """Return given batches of a data set, as ``ordered`` does."""
+    sampler = Batches(batches, shared)
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=whole_batch, generator=torch.Generator())
 
 
 def whole_batch(batch: Batch) -> Batch:

@@ -1,6 +1,5 @@
 """Running text: the user's own files, and what all such data have in common."""
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from datamodules.batches import (
 )
 from datamodules.picture_store import PARTS
 from datamodules.text_windows import MeasuredWindows, TrainingWindows
-from datamodules.tokenization import Kind, encode, learn_tokenizer
-from engine.cache import cached
+from datamodules.tokenization import Kind, encode, kept_tokenizer
 from engine.errors import UserError, some
 
 STREAMS = 16  # as which val and test parts are read, where text goes on from batch to batch
@@ -79,16 +77,10 @@ class TextDataModule(LightningDataModule):
 
     @cached_property
     def tokenizer(self) -> str:
-        """The tokenizer, as JSON; kept, since learning word pieces breaks ties at random."""
-
-        def build(folder: Path) -> None:
-            learn_tokenizer(self.texts["train"], self.kind, self.vocab_size).save(str(folder / "tokenizer.json"))
-
+        """The tokenizer, as JSON."""
         if self.restored:
             return self.restored["tokenizer"]
-        text = hashlib.sha256(self.texts["train"].encode()).hexdigest()
-        key = {"format": 1, "text": text, "kind": self.kind, "vocab_size": self.vocab_size}
-        return (cached("tokenizer", key, build) / "tokenizer.json").read_text("utf-8")
+        return kept_tokenizer(self.texts["train"], self.kind, self.vocab_size)
 
     @cached_property
     def tokens(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

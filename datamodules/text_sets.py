@@ -1,5 +1,7 @@
 """Texts by which language models are compared in the literature, downloaded at the first use."""
 
+import gzip
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +68,7 @@ class TextSetDataModule(TextDataModule):
 
 
 def fetch(folder: Path, name: str, url: str, sha256: str) -> Path:
-    """Return a file of a folder, downloaded if it is not there.
+    """Return a file of a folder, downloaded, and unpacked if its address ends in ``.gz``, if it is not there.
 
     Raises:
         UserError: It could not be downloaded, or is not what it was.
@@ -74,7 +76,13 @@ def fetch(folder: Path, name: str, url: str, sha256: str) -> Path:
     path = folder / name
     if not path.exists():
         try:
-            pooch.retrieve(url, f"sha256:{sha256}", name, folder)
+            if url.endswith(".gz"):
+                packed = Path(pooch.retrieve(url, f"sha256:{sha256}", f"{name}.gz", folder))
+                scratch = folder / f".{name}.part"
+                scratch.write_bytes(gzip.decompress(packed.read_bytes()))
+                os.replace(scratch, path)  # a file that is there is whole
+            else:
+                pooch.retrieve(url, f"sha256:{sha256}", name, folder)
         except (OSError, ValueError) as error:
             raise UserError(f"{url} could not be downloaded to {path}: {error}") from error
     return path

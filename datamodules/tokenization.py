@@ -1,16 +1,32 @@
 """Tokens: texts as numbers, by tokenizers that are learnt from the training part and travel with the checkpoint."""
 
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tokenizers import Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from engine.cache import cached
+
 Kind = Literal["characters", "words", "bpe", "wordpiece"]
 
-UNKNOWN = "[UNK]"  # number 0: what training texts do not have
+UNKNOWN = "[UNK]"  # what training texts do not have
 
 
-def learn_tokenizer(text: str, kind: Kind, vocab_size: int) -> Tokenizer:
+def kept_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[str] = (UNKNOWN,)) -> str:
+    """Return a tokenizer of a text as JSON; it is kept, since learning word pieces breaks ties at random."""
+
+    def build(folder: Path) -> None:
+        learn_tokenizer(text, kind, vocab_size, special).save(str(folder / "tokenizer.json"))
+
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    key = {"format": 1, "text": digest, "kind": kind, "vocab_size": vocab_size, "special": list(special)}
+    return (cached("tokenizer", key, build) / "tokenizer.json").read_text("utf-8")
+
+
+def learn_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[str] = (UNKNOWN,)) -> Tokenizer:
     """Return a tokenizer of a text.
 
     Args:
@@ -19,9 +35,11 @@ def learn_tokenizer(text: str, kind: Kind, vocab_size: int) -> Tokenizer:
             (``bpe``, https://arxiv.org/abs/1508.07909); or ``wordpiece`` (https://arxiv.org/abs/1810.04805), which
             keeps no spaces beside punctuation.
         vocab_size: Largest number of different tokens; of characters there are as many as there are.
+        special: The tokens with the first numbers, which stand for no text; the unknown is among them.
     """
+    first = list(special)
     if kind == "characters":
-        numbers = {character: number for number, character in enumerate([UNKNOWN, *sorted(set(text))])}
+        numbers = {character: number for number, character in enumerate([*first, *sorted(set(text))])}
         tokenizer = Tokenizer(models.WordLevel(numbers, UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
@@ -29,7 +47,7 @@ def learn_tokenizer(text: str, kind: Kind, vocab_size: int) -> Tokenizer:
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[^\s]+|\s"), "isolated")
         tokenizer.decoder = decoders.Fuse()
-        words = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=[UNKNOWN], show_progress=False)
+        words = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
         tokenizer.train_from_iterator([text], words)
     elif kind == "bpe":
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
@@ -37,14 +55,14 @@ def learn_tokenizer(text: str, kind: Kind, vocab_size: int) -> Tokenizer:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         pairs = trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=[UNKNOWN], initial_alphabet=alphabet, show_progress=False
+            vocab_size=vocab_size, special_tokens=first, initial_alphabet=alphabet, show_progress=False
         )
         tokenizer.train_from_iterator([text], pairs)
     else:
         tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        pieces = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=[UNKNOWN], show_progress=False)
+        pieces = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
         tokenizer.train_from_iterator([text], pieces)
     return tokenizer
 

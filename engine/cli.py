@@ -29,7 +29,10 @@ from engine.runs import folder_of, new_run
 from engine.watch import Watch
 
 # What the data know and the task needs, to build the net among other things.
-FACTS = ("in_channels", "num_classes", "class_names", "num_features", "num_outputs", "charset", "tokenizer")
+FACTS = (
+    *("in_channels", "num_classes", "class_names", "num_features", "num_outputs"),
+    *("charset", "tokenizer", "source_tokenizer", "target_tokenizer"),
+)
 
 FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
 

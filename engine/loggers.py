@@ -125,6 +125,12 @@ class DashboardLogger(WandbLogger):
         self._wandb_init.pop("anonymous")  # W&B warns of this argument even where it is None
 
     @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Log settings, but no tokenizer: it is as long as a book."""
+        settings = params if isinstance(params, dict) else vars(params)
+        super().log_hyperparams({name: value for name, value in settings.items() if len(str(value)) < 100_000})
+
+    @rank_zero_only
     def close(self) -> None:
         """End the run and say how to look at what was recorded offline."""
         run, mode = self.experiment, self._wandb_init["mode"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
@@ -86,4 +87,44 @@ def text_heat(pieces: Sequence[tuple[str, float]], most: float, width: int = 900
         if part:
             draw.rectangle([left, top, left + letters.getlength(part), top + LINE - 2], (red, green, blue))
             draw.text((left, top + 1), part, INK, letters)
+    return sheet
+
+
+def alignment(shares: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """Return a heat-map of how much the tokens of one text have to do with those of another.
+
+    Args:
+        shares: Values in [0, 1], (rows, columns).
+        rows: Tokens of the one text, at the left.
+        columns: Tokens of the other, at the top, written upwards where they are long.
+    """
+    letters, side = font(), LINE + 4
+    rows, columns = ([token.strip() or "·" for token in tokens] for tokens in (rows, columns))
+    left, top = (2 * PAD + round(max(map(letters.getlength, tokens), default=0)) for tokens in (rows, columns))
+    sheet = Image.new("RGB", (left + side * len(columns) + PAD, top + side * len(rows) + PAD), "white")
+    draw = ImageDraw.Draw(sheet)
+    for x, token in enumerate(columns):
+        middle = left + x * side + side // 2
+        if letters.getlength(token) <= side:
+            draw.text((middle, top - PAD // 2), token, INK, letters, anchor="mb")
+        else:
+            label = Image.new("RGB", (top, LINE), "white")
+            ImageDraw.Draw(label).text((PAD // 2, LINE // 2), token, INK, letters, anchor="lm")
+            sheet.paste(label.rotate(90, expand=True), (middle - LINE // 2, 0))
+    for y, token in enumerate(rows):
+        draw.text((left - PAD // 2, top + y * side + side // 2), token, INK, letters, anchor="rm")
+        for x in range(len(columns)):
+            red, green, blue, _ = (round(255 * shade) for shade in colormaps["Blues"](float(shares[y, x])))
+            corner = (left + x * side, top + y * side)
+            draw.rectangle([corner, (corner[0] + side - 2, corner[1] + side - 2)], (red, green, blue))
+    return sheet
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures below each other."""
+    size = (max(picture.width for picture in pictures), sum(picture.height for picture in pictures))
+    sheet, top = Image.new("RGB", size, "white"), 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
     return sheet

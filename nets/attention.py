@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+PADDING = 0  # the token that stands for nothing, where texts of different lengths are in a batch
+
 # Keys and values (B, N, T, dim / N) of the tokens so far: what comes later need not compute them again.
 Past = tuple[Tensor, Tensor]
 
@@ -18,21 +20,21 @@ class SelfAttention(nn.Module):
     Args:
         dim: Width of a token.
         num_heads: Number of readings side by side; divides ``dim``.
-        causal: Whether a token reads only from itself and those before it, and knows how far away they are: queries
-            and keys are rotated by their positions (https://arxiv.org/abs/2104.09864).
+        causal: Whether a token reads only from itself and those before it.
+        rotary: Whether a token knows how far away the others are: queries and keys are rotated by their positions
+            (https://arxiv.org/abs/2104.09864).
     """
 
-    def __init__(self, dim: int, num_heads: int, causal: bool = False) -> None:
+    def __init__(self, dim: int, num_heads: int, causal: bool = False, rotary: bool = False) -> None:
         super().__init__()
-        self.num_heads, self.causal = num_heads, causal
+        self.num_heads, self.causal, self.rotary = num_heads, causal, rotary
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values (B, N, T, dim / N) of tokens (B, T, dim)."""
-        B, T, D = x.shape
-        query, key, value = self.qkv(x).view(B, T, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
-        return query, key, value
+    def heads(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (B, N, T, dim / N) of tokens (B, T, dim) from a position on."""
+        query, key, value = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return (rotated(query, start), rotated(key, start), value) if self.rotary else (query, key, value)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map tokens (B, T, dim) to tokens (B, T, dim).
@@ -42,8 +44,6 @@ class SelfAttention(nn.Module):
             mask: Whether a token may be read from, bool (B, T); all of them where there is none.
         """
         query, key, value = self.heads(x)
-        if self.causal:
-            query, key = rotated(query, 0), rotated(key, 0)
         among = None if mask is None else mask[:, None, None]
         read = F.scaled_dot_product_attention(query, key, value, among, is_causal=self.causal)
         return self.out(read.transpose(1, 2).flatten(2))
@@ -59,8 +59,7 @@ class SelfAttention(nn.Module):
         Returns:
             The tokens, and the past of those that follow.
         """
-        query, key, value = self.heads(x)
-        query, key = rotated(query, start), rotated(key, start)
+        query, key, value = self.heads(x, start)
         if past:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         T, S = query.shape[2], key.shape[2]
@@ -74,6 +73,38 @@ class SelfAttention(nn.Module):
         return torch.softmax(query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5, dim=-1)
 
 
+class CrossAttention(nn.Module):
+    """Every token of one text reads from all tokens of another, several times side by side.
+
+    Args:
+        dim: Width of a token.
+        num_heads: Number of readings side by side; divides ``dim``.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query, self.keys_values = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def memory(self, source: Tensor) -> Past:
+        """Return keys and values (B, N, S, dim / N) of the text that is read from, (B, S, dim)."""
+        keys, values = self.keys_values(source).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return keys, values
+
+    def forward(self, x: Tensor, memory: Past, mask: Tensor) -> Tensor:
+        """Map tokens (B, T, dim) to tokens of the same shape, reading where a mask (B, S) of the other text allows."""
+        query = self.query(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        read = F.scaled_dot_product_attention(query, *memory, mask[:, None, None])
+        return self.out(read.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, memory: Past, mask: Tensor) -> Tensor:
+        """Return how much each token reads from each of the other text, (B, N, T, S), every row a distribution."""
+        query = self.query(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        scores = query @ memory[0].transpose(-2, -1) / query.shape[-1] ** 0.5
+        return torch.softmax(scores.masked_fill(~mask[:, None, None], -torch.inf), dim=-1)
+
+
 class TransformerBlock(nn.Module):
     """Self-attention, then a feed-forward layer on every token, each added to its input.
 
@@ -82,12 +113,15 @@ class TransformerBlock(nn.Module):
         num_heads: Heads of the attention.
         dropout: Share of what is added that is set to zero in training.
         causal: Whether a token reads only from itself and those before it.
+        rotary: Whether a token knows how far away the others are.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, causal: bool = False) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, dropout: float = 0.0, causal: bool = False, rotary: bool = False
+    ) -> None:
         super().__init__()
         self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = SelfAttention(dim, num_heads, causal)
+        self.attention = SelfAttention(dim, num_heads, causal, rotary)
         self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 

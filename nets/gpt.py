@@ -36,7 +36,9 @@ class GPT(nn.Module):
         self.reach = reach
         self.embedding = nn.Embedding(vocab_size, dim)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout, causal=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, num_heads, dropout, causal=True, rotary=True) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, vocab_size, bias=False)
         self.head.weight = self.embedding.weight

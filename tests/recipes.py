@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from conftest import write_class_folders, write_masked_pictures
 from PIL import Image
+from sacrebleu import corpus_chrf
 from skimage.color import lab2rgb, rgb2lab, rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 from test_captcha import some_texts, write_captchas
 
 TRAINED = 9000  # characters that language models are trained on
+PHRASES = 1600  # pairs that translators are trained on
 
 
 @dataclass
@@ -331,6 +333,82 @@ def language_model(small: list[str], by_heart: list[str]) -> Recipe:
     )
 
 
+def write(path: Path, text: str) -> Path:
+    """Write a text to a file, below folders that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def multi30k(folder: Path) -> list[str]:
+    for part, count in (("train", 120), ("val", 8), ("test2016", 8)):
+        for language, word in (("en", "dogs"), ("de", "Hunde"), ("fr", "chiens")):
+            lines = [f"{i} {word} {part} {'abcdef'[i % 6]}\n" for i in range(count)]
+            write(folder / "multi30k" / f"{part}.{language}", "".join(lines))
+    return ["--data.root", str(folder)]
+
+
+def tatoeba(folder: Path) -> list[str]:
+    lines = [f"I saw {'abc'[i % 3] * (i // 3 + 1)}.\t나는 {i}을 봤다.\tCC-BY 2.0 (France)\n" for i in range(120)]
+    write(folder / "tatoeba" / "kor.txt", "".join(lines))
+    return ["--data.root", str(folder)]
+
+
+def own_pairs(folder: Path) -> list[str]:
+    lines = [
+        f"I bought {i} {'red' if i % 3 else 'green'} apples {'again ' * (i % 7)}\t사과 {i}개를 샀다\n"
+        for i in range(300)
+    ]
+    lines = [line.replace("I bought", f"{'ABCDEFGHIJ'[i % 10]} bought") for i, line in enumerate(lines)]
+    write(folder / "all.tsv", "".join(lines))
+    return ["--data", "datamodules.translation.ParallelTextDataModule", "--data.root", str(folder)]
+
+
+def two_files(folder: Path) -> list[str]:
+    write(folder / "one.txt", "Sunday, November 22, 2026\n7 kilometers per hour\n")
+    write(folder / "two.txt", "in 3 weeks\n")
+    return [str(folder)]
+
+
+def nearest_phrases() -> float:
+    """Return the chrF of the translations of the most similar training phrases, found one by one."""
+    from datamodules.cldr import CLDRPhrasesDataModule
+
+    pairs = CLDRPhrasesDataModule(num_train=PHRASES).pairs
+    grams = [
+        [Counter(text[i : i + n] for n in range(1, 5) for i in range(len(text) - n + 1)) for text in texts]
+        for texts in ([source.lower() for source, _ in pairs[part]] for part in ("train", "test"))
+    ]
+    rare = Counter(gram for counts in grams[0] for gram in counts)
+    weight = {gram: 1 + np.log((1 + len(grams[0])) / (1 + count)) for gram, count in rare.items()}
+    places = {gram: place for place, gram in enumerate(weight)}
+    vectors = np.zeros((2, max(map(len, grams)), len(places)), np.float32)
+    for part, texts in enumerate(grams):
+        for row, counts in enumerate(texts):
+            for gram, count in counts.items():
+                if gram in places:
+                    vectors[part, row, places[gram]] = (1 + np.log(count)) * weight[gram]
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True) + 1e-12
+    found = (vectors[1, : len(grams[1])] @ vectors[0, : len(grams[0])].T).argmax(1)
+    ours = [pairs["train"][row][1] for row in found]
+    return corpus_chrf(ours, [[truth for _, truth in pairs["test"]]]).score
+
+
+def translator(small: list[str], by_heart: list[str]) -> Recipe:
+    return Recipe(
+        small=[*small, "--data.num_train", str(PHRASES)],
+        by_heart=[
+            *("--data.num_train", "40", "--trainer.max_epochs", "100", "--model.label_smoothing", "0"),
+            *("--model.net.dropout", "0", *by_heart),
+        ],
+        own=own_pairs,
+        inputs=two_files,
+        outputs=("_attention.png",),
+        baseline=nearest_phrases,
+        public={"data_multi30k": multi30k, "data_tatoeba": tatoeba},
+    )
+
+
 def photo_sets(folder: Path) -> list[str]:
     """Write a few pictures in the layout of the photo sets of the literature."""
     folder.mkdir()
@@ -500,4 +578,6 @@ RECIPES = {
         ],
     ),
     "gpt": language_model(["--model.net.dim", "24"], ["--model.net.dim", "96"]),
+    "translation_attention": translator(["--model.net.dim", "16", "--model.net.width", "24"], []),
+    "transformer": translator(["--model.net.dim", "16", "--model.net.depth", "1"], []),
 }

@@ -10,7 +10,7 @@ from conftest import write_masked_pictures
 from PIL import Image
 from recipes import oxford_pets
 
-from datamodules.batches import SameSizeBatches, ShuffledEpochs
+from datamodules.batches import Batches, ShuffledEpochs, same_size_batches
 from datamodules.digit_scenes import DigitScenesDataModule
 from datamodules.digits import PARTS as DIGITS
 from datamodules.oxford_pets import OxfordPetsDataModule
@@ -168,14 +168,14 @@ def test_epochs_have_their_own_order_and_can_be_repeated():
 
 def test_batches_of_one_size():
     sizes = [(10, 20), (20, 10), (10, 20), (10, 20), (2000, 2000), (2000, 2000)]
-    assert list(SameSizeBatches(sizes, batch_size=2)) == [[0, 2], [3], [1], [4], [5]]
+    assert same_size_batches(sizes, batch_size=2) == [[0, 2], [3], [1], [4], [5]]
 
 
 def test_devices_share_what_is_measured_but_each_learns_baselines_from_all(monkeypatch):
     shares = []
     for rank in range(2):
         monkeypatch.setattr("datamodules.batches.share", lambda rank=rank: (rank, 2))
-        measured, learned = (SameSizeBatches([(1, 1)] * 10, 3, shared) for shared in (True, False))
+        measured, learned = (Batches(same_size_batches([(1, 1)] * 10, 3), shared) for shared in (True, False))
         shares.append([row for batch in measured for row in batch])
         assert sorted(row for batch in learned for row in batch) == list(range(10))
     assert sorted(shares[0] + shares[1]) == list(range(10)) and all(shares)

@@ -1,0 +1,327 @@
+"""Texts in two languages, sentence by sentence: the user's own, and what all such data have in common."""
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import ResumableLoader, batched, generator_for, shuffled
+from datamodules.picture_store import PARTS, split_by_content
+from datamodules.text import find_texts, read_text
+from datamodules.tokenization import UNKNOWN, Kind, kept_tokenizer
+from engine.errors import UserError, some
+
+# The first tokens of both languages. Nets know the number of padding, 0.
+PADDING, BEGIN, END = "[PAD]", "[BOS]", "[EOS]"
+SPECIAL = (PADDING, UNKNOWN, BEGIN, END)
+
+MEASURED = 4  # times as many tokens make a batch where no gradients are needed
+
+Pairs = list[tuple[str, str]]  # a sentence and its translation
+
+
+class SentencePairs(Dataset[dict[str, Any]]):
+    """Sentences and their translations, a whole batch at a time.
+
+    A batch has ``source``, int64 (B, S), a sentence and ``[EOS]``, ``target``, int64 (B, T), its translation between
+    ``[BOS]`` and ``[EOS]``, both padded with 0 to the longest, and ``text`` and ``translation`` as they were written.
+
+    Args:
+        pairs: The texts.
+        source: Tokenizer of the sentences.
+        target: Tokenizer of the translations.
+    """
+
+    def __init__(self, pairs: Pairs, source: Tokenizer, target: Tokenizer) -> None:
+        self.pairs = pairs
+        self.sources = numbers(source, [sentence for sentence, _ in pairs])
+        begin = torch.tensor([target.token_to_id(BEGIN)])
+        self.targets = [torch.cat([begin, tokens]) for tokens in numbers(target, [other for _, other in pairs])]
+        self.lengths = np.array([max(map(len, both)) for both in zip(self.sources, self.targets, strict=True)])
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitems__(self, rows: list[int]) -> dict[str, Any]:
+        return {
+            "source": pad_sequence([self.sources[row] for row in rows], batch_first=True),
+            "target": pad_sequence([self.targets[row] for row in rows], batch_first=True),
+            "text": [self.pairs[row][0] for row in rows],
+            "translation": [self.pairs[row][1] for row in rows],
+        }
+
+    def bucketed(self, batch_tokens: int, tie: np.ndarray | None = None) -> list[list[int]]:
+        """Return batches of sentences of about the same length.
+
+        Args:
+            batch_tokens: Tokens of a batch with its padding, of the longer side; one sentence may have more.
+            tie: Order of sentences of the same length; how many batches there are does not depend on it.
+        """
+        order = np.lexsort((np.arange(len(self)) if tie is None else tie, self.lengths))
+        batches: list[list[int]] = [[]]
+        for row in order.tolist():
+            if batches[-1] and (len(batches[-1]) + 1) * self.lengths[row] > batch_tokens:
+                batches.append([])
+            batches[-1].append(row)
+        return batches
+
+
+class BucketedBatches(Dataset[dict[str, Any]]):
+    """Training batches by their numbers; which sentences of about the same length meet changes from epoch to epoch.
+
+    Args:
+        pairs: The sentences.
+        batch_tokens: Tokens of a batch.
+    """
+
+    def __init__(self, pairs: SentencePairs, batch_tokens: int) -> None:
+        self.pairs, self.batch_tokens = pairs, batch_tokens
+        self.epoch, self.batches = -1, pairs.bucketed(batch_tokens)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitems__(self, number: list[int]) -> dict[str, Any]:
+        epoch, place = divmod(number[0], len(self))
+        if epoch != self.epoch:
+            tie = torch.randperm(len(self.pairs), generator=generator_for(epoch)).numpy()
+            self.epoch, self.batches = epoch, self.pairs.bucketed(self.batch_tokens, tie)
+        return self.pairs.__getitems__(self.batches[place])
+
+
+class Sentences(Dataset[dict[str, Any]]):
+    """What is to be translated. A sample has ``source``, int64 (S,), ``text`` and ``path``.
+
+    Args:
+        sentences: Where each is from, and the sentence.
+        tokenizer: Tokenizer of the source.
+        skipped: Files that cannot be read.
+    """
+
+    def __init__(self, sentences: Pairs, tokenizer: Tokenizer, skipped: list[str]) -> None:
+        self.sentences, self.skipped = sentences, skipped
+        self.sources = numbers(tokenizer, [sentence for _, sentence in sentences])
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path, sentence = self.sentences[index]
+        return {"source": self.sources[index], "text": sentence, "path": path}
+
+
+class TranslationDataModule(LightningDataModule):
+    """Batches of sentences and their translations; a data set says where they come from.
+
+    Args:
+        kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
+        vocab_size: Largest number of different tokens of either language; of characters there are as many as there are.
+        batch_tokens: Tokens of a batch, padding included, of the longer side.
+        longest: Tokens of the longest sentence that is trained on; longer ones are left out of the training part.
+    """
+
+    def __init__(self, kind: Kind, vocab_size: int, batch_tokens: int, longest: int) -> None:
+        super().__init__()
+        self.kind, self.vocab_size, self.batch_tokens, self.longest = kind, vocab_size, batch_tokens, longest
+        self.restored: dict[str, Any] = {}  # from a checkpoint: prediction needs no training data
+
+    def load(self) -> dict[str, Pairs]:
+        """Return the sentences of every part and their translations."""
+        raise UserError(f"{type(self).__name__} does not say where its texts are")
+
+    @cached_property
+    def pairs(self) -> dict[str, Pairs]:
+        """The sentences of every part and their translations."""
+        return self.load()
+
+    @property
+    def source_tokenizer(self) -> str:
+        """The tokenizer of the sentences, as JSON."""
+        return self.tokenizers[0]
+
+    @property
+    def target_tokenizer(self) -> str:
+        """The tokenizer of the translations, as JSON."""
+        return self.tokenizers[1]
+
+    @cached_property
+    def tokenizers(self) -> list[str]:
+        """The tokenizers of both languages, learnt from the training part."""
+        if self.restored:
+            return self.restored["tokenizers"]
+        texts = ["\n".join(side) for side in zip(*self.pairs["train"], strict=True)]
+        return [kept_tokenizer(text, self.kind, self.vocab_size, SPECIAL) for text in texts]
+
+    @cached_property
+    def parts(self) -> dict[str, SentencePairs]:
+        """The parts as tokens, without what is too long to be trained on."""
+        source, target = map(Tokenizer.from_str, self.tokenizers)
+        parts = {part: SentencePairs(self.pairs[part], source, target) for part in PARTS}
+        fits = parts["train"].lengths <= self.longest
+        if not fits.all():
+            kept = [pair for pair, fit in zip(self.pairs["train"], fits, strict=True) if fit]
+            parts["train"] = SentencePairs(kept, source, target)
+        return parts
+
+    def prepare_data(self) -> None:
+        for part in PARTS:
+            if not self.parts[part].pairs:
+                raise UserError(f"the {part} part has no sentences of at most {self.longest} tokens (data.longest)")
+
+    def __str__(self) -> str:
+        sizes = " / ".join(f"{len(self.parts[part]):,} {part}" for part in PARTS)
+        source, target = (Tokenizer.from_str(tokenizer).get_vocab_size() for tokenizer in self.tokenizers)
+        left_out = len(self.pairs["train"]) - len(self.parts["train"])
+        too_long = f", {left_out:,} longer than {self.longest} tokens left out" if left_out else ""
+        return f"{type(self).__name__}: {sizes} pairs{too_long}, {source:,} and {target:,} tokens ({self.kind})"
+
+    def train_dataloader(self) -> ResumableLoader:
+        return shuffled(BucketedBatches(self.parts["train"], self.batch_tokens), batch_size=1)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("test")
+
+    def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
+        """Return batches of a part in a fixed order."""
+        return batched(self.parts[part], self.parts[part].bucketed(MEASURED * self.batch_tokens))
+
+    def predict_dataset(self, paths: list[Path]) -> Sentences:
+        """Return the lines of the user's text files, and of those below folders."""
+        sentences, skipped = [], []
+        for path in find_texts(paths):
+            try:
+                lines = read_text(path).splitlines()
+            except UserError as error:
+                skipped.append(str(error))
+                continue
+            sentences += [(f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+        return Sentences(sentences, Tokenizer.from_str(self.source_tokenizer), skipped)
+
+    def predict_prompts(self, prompts: list[str]) -> Sentences:
+        """Return sentences that were typed."""
+        sentences = [(f"prompt {number}", prompt) for number, prompt in enumerate(prompts, start=1)]
+        return Sentences(sentences, Tokenizer.from_str(self.source_tokenizer), [])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokenizers": self.tokenizers}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict
+
+
+class ParallelTextDataModule(TranslationDataModule):
+    """The user's own sentences and their translations, in UTF-8.
+
+    Either tab-separated files (``.tsv``), two columns of which are a sentence and its translation, without a heading:
+    one file, or a folder of them, in which ``train.tsv``, ``val.tsv`` and ``test.tsv`` are the parts. Or a folder of
+    files that correspond line by line, such as ``train.en`` and ``train.ko``, ``val.en`` and so on. Missing val and
+    test parts are split off the training part, a tenth each; sentences that differ in nothing but digits and capitals
+    are on one side.
+
+    Args:
+        root: The file or folder.
+        source: Ending of the files with sentences, such as ``en``.
+        target: Ending of the files with their translations, such as ``ko``.
+        columns: Numbers of the columns with sentences and with translations, from 1 on.
+        kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
+        vocab_size: Largest number of different tokens of either language; of characters there are as many as there are.
+        batch_tokens: Tokens of a batch, padding included, of the longer side.
+        longest: Tokens of the longest sentence that is trained on; longer ones are left out of the training part.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        source: str = "",
+        target: str = "",
+        columns: tuple[int, int] = (1, 2),
+        kind: Kind = "bpe",
+        vocab_size: int = 4096,
+        batch_tokens: int = 2048,
+        longest: int = 256,
+    ) -> None:
+        super().__init__(kind, vocab_size, batch_tokens, longest)
+        self.root, self.source, self.target, self.columns = Path(root), source, target, columns
+
+    def load(self) -> dict[str, Pairs]:
+        if not self.root.exists():
+            raise UserError(f"{self.root} does not exist")
+        if self.source and self.target:
+            files = {part: [self.root / f"{part}.{end}" for end in (self.source, self.target)] for part in PARTS}
+            pairs = {part: read_aligned(*both) for part, both in files.items() if all(path.exists() for path in both)}
+            if "train" not in pairs:
+                raise UserError(f"{self.root} has no train.{self.source} and train.{self.target}")
+            return split_off(pairs)
+        tables = [self.root] if self.root.is_file() else sorted(self.root.rglob("*.tsv"))
+        pairs = {}
+        for path in tables:
+            part = path.stem if path.stem in PARTS else "train"
+            pairs[part] = pairs.get(part, []) + read_tsv(path, self.columns)
+        if "train" not in pairs:
+            there = f"{self.root} holds no .tsv with sentences"
+            raise UserError(f"{there}: name the endings of aligned files by data.source and data.target")
+        return split_off(pairs)
+
+
+def numbers(tokenizer: Tokenizer, sentences: list[str]) -> list[Tensor]:
+    """Return the tokens of sentences and the end behind each, int64 (T,)."""
+    end = tokenizer.token_to_id(END)
+    return [torch.tensor([*found.ids, end]) for found in tokenizer.encode_batch(sentences, add_special_tokens=False)]
+
+
+def read_tsv(path: Path, columns: tuple[int, int]) -> Pairs:
+    """Return two columns of a tab-separated file.
+
+    Raises:
+        UserError: It is not UTF-8, empty, or a line has too few columns or nothing in one of the two.
+    """
+    pairs, bad = [], []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        cells = [cell.strip() for cell in line.split("\t")]
+        if len(cells) < max(columns):
+            bad += [f"line {number}"] if line.strip() else []
+        elif all(cells[column - 1] for column in columns):
+            pairs.append((cells[columns[0] - 1], cells[columns[1] - 1]))
+        else:
+            bad.append(f"line {number}")
+    if bad:
+        raise UserError(f"{path}: no text in the columns {columns[0]} and {columns[1]}, between tabs: {some(bad)}")
+    return pairs
+
+
+def read_aligned(source: Path, target: Path) -> Pairs:
+    """Return the lines of two files that correspond; pairs with an empty side are left out.
+
+    Raises:
+        UserError: One is not UTF-8 or empty, or they have not equally many lines.
+    """
+    sentences, others = (read_text(path).removesuffix("\n").split("\n") for path in (source, target))
+    if len(sentences) != len(others):
+        raise UserError(f"{source} has {len(sentences):,} lines and {target} has {len(others):,}")
+    both = [(sentence.strip(), other.strip()) for sentence, other in zip(sentences, others, strict=True)]
+    return [pair for pair in both if all(pair)]
+
+
+def split_off(pairs: dict[str, Pairs]) -> dict[str, Pairs]:
+    """Split missing val and test parts off the training part; sentences that are nearly the same are on one side."""
+    train = pairs["train"]
+    alike = [hashlib.sha256(re.sub(r"\d+", "0", sentence).casefold().encode()).hexdigest() for sentence, _ in train]
+    named = [*(["train"] * len(train)), *(part for part in pairs if part != "train")]
+    hashes = [*alike, *([""] * (len(named) - len(train)))]
+    parts = split_by_content(named, hashes, np.zeros((len(named), 0)))
+    new: dict[str, Pairs] = {part: list(pairs.get(part, [])) for part in PARTS} | {"train": []}
+    for pair, part in zip(train, parts, strict=False):
+        new[part].append(pair)
+    return new
