@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +35,8 @@ class Singles(Dataset[dict[str, Any]]):
 
     def __init__(self, datamodule: LightningDataModule) -> None:
         self.datamodule = datamodule
-        self.dataset: Any = datamodule.train_dataloader().dataset
+        dataset: Any = datamodule.train_dataloader().dataset
+        self.dataset: Any = getattr(dataset, "pairs", dataset)  # sentences, not batches of them
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -45,8 +47,13 @@ class Singles(Dataset[dict[str, Any]]):
 
 
 def stacked(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Collate samples; what is no tensor is about the whole batch."""
-    return {k: torch.stack([s[k] for s in samples]) if torch.is_tensor(v) else v for k, v in samples[0].items()}
+    """Collate samples, padded to the longest; what is no tensor is about the whole batch."""
+    whole = dict(samples[0])
+    for key, value in whole.items():
+        if torch.is_tensor(value):
+            values = [sample[key] for sample in samples]
+            whole[key] = torch.stack(values) if value.ndim == 0 else pad_sequence(values, batch_first=True)
+    return whole
 
 
 class Loop:
@@ -92,7 +99,8 @@ class Turns(Callback):
                     yield datamodule.on_after_batch_transfer(loader.dataset.__getitems__(numbers), 0)
 
         def singles() -> Iterator[Any]:
-            dataset, size = Singles(datamodule), loader.batch_size
+            dataset = Singles(datamodule)
+            size = loader.batch_size * len(dataset) // len(loader.dataset)  # of sentences, as many as a batch has
             sampler = RandomSampler(dataset, replacement=True, num_samples=STEPS * TURNS * size)
             yield from DataLoader(dataset, size, sampler=sampler, collate_fn=stacked)
 

@@ -22,14 +22,15 @@ def font() -> ImageFont.FreeTypeFont:
 
 
 def wrapped(text: str, width: int, letters: ImageFont.FreeTypeFont) -> list[str]:
-    """Break a text into lines that are no wider than so many pixels; the breaks that it has stay."""
+    """Break a text into lines that are no wider than so many pixels, between words if that can be; its breaks stay."""
     lines = []
     for line in text.expandtabs(4).split("\n"):
         start = 0
         for end in range(1, len(line) + 1):
             if letters.getlength(line[start:end]) > width:
-                lines.append(line[start : end - 1])
-                start = end - 1
+                cut = line.rfind(" ", start + 1, end) + 1 or end - 1
+                lines.append(line[start:cut])
+                start = cut
         lines.append(line[start:])
     return lines
 

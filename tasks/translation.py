@@ -23,6 +23,7 @@ from tasks.beam_search import beam_search
 
 SHOWN = 12  # sentences in a table
 DRAWN = 3  # sentences whose attention is drawn
+BLOCK = 64  # sentences that are compared with all of the training part at once: memory is limited
 LONGEST = (2, 20)  # a translation has at most so many tokens for each of the sentence, and so many more
 
 Translation = tuple[str, str, str]  # sentence, its true translation, ours
@@ -165,8 +166,10 @@ class TranslationTask(LightningModule):
         train, test = datamodule.pairs["train"], datamodule.pairs["test"]
         parts_of_words = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
         known = parts_of_words.fit_transform([sentence for sentence, _ in train])
-        likeness = parts_of_words.transform([sentence for sentence, _ in test]) @ known.T
-        found = likeness.argmax(axis=1).A1.tolist()
+        asked = parts_of_words.transform([sentence for sentence, _ in test])
+        found: list[int] = []
+        for row in range(0, len(test), BLOCK):
+            found += (asked[row : row + BLOCK] @ known.T).argmax(axis=1).A1.tolist()
         return keyed([(sentence, truth, train[row][1]) for (sentence, truth), row in zip(test, found, strict=True)])
 
     def references(self, datamodule: Any) -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ from datamodules.classification import ImageFolderDataModule
 from datamodules.restoration_sets import RestorationSetsDataModule
 from datamodules.segmentation import SegmentationFolderDataModule
 from datamodules.tabular import TabularCSVDataModule
+from datamodules.translation import ParallelTextDataModule
 from nets.srresnet import SRResNet
 from tasks.super_resolution import SuperResolutionTask
 
@@ -154,6 +155,51 @@ def test_captchas_of_a_website_are_understood():
     data.prepare_data()
     assert data.charset == "2345678bcdefgmnpwxy" and {len(text) for text in data.texts.texts} == {5}
     assert [len(data.of(part)) for part in ("train", "val", "test")] == [720, 90, 90]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "addon", "data", "flags", "minutes", "promised"),
+    [
+        (
+            "transformer",
+            "data_multi30k",
+            "multi30k",
+            [
+                *("--data.vocab_size", "4000", "--data.batch_tokens", "1536"),
+                *("--model.net.depth", "4", "--model.net.dropout", "0.15"),
+            ],
+            30,
+            ("test/bleu", 33),
+        ),
+        (
+            "translation_attention",
+            "data_multi30k",
+            "multi30k",
+            [
+                *("--data.source", "de", "--data.target", "en", "--data.vocab_size", "4000"),
+                *("--model.net.dim", "192", "--model.net.width", "256", "--model.net.dropout", "0.25"),
+            ],
+            30,
+            ("test/bleu", 27),
+        ),
+    ],
+)
+def test_captions_are_translated_in_an_hour_of_a_core(tasklight, recipe, addon, data, flags, minutes, promised):
+    torch.set_num_threads(os.cpu_count() or 1)
+    configs = [
+        part for name in (recipe, f"addons/{addon}") for part in ("--config", str(ROOT / f"configs/{name}.yaml"))
+    ]
+    root = str(Path(real_data(data)).parent)
+    assert tasklight("fit", *configs, "--data.root", root, *flags, "--trainer.max_time", f"00:00:{minutes}:00")[0] == 0
+    key, value = promised
+    assert json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())["metrics"][key] >= value
+
+
+def test_korean_sentences_are_understood():
+    data = ParallelTextDataModule(real_data("kor_eng"))
+    data.prepare_data()
+    assert [len(data.pairs[part]) for part in ("train", "val", "test")] == [3037, 381, 380]
 
 
 @pytest.mark.slow

@@ -276,5 +276,6 @@ def test_hangul_has_glyphs():
     assert all(mask.getbbox() != missing for mask in boxes.values())
     assert np.any(np.asarray(boxes["한"]) != np.asarray(boxes["글"])[: len(np.asarray(boxes["한"]))])
     assert wrapped("가나다라마바사", 60, letters) != ["가나다라마바사"]
+    assert wrapped("one two three four", 70, letters) == ["one two ", "three four"]
     for picture in (text_table([["a", "b"], ["1", KOREAN]], (60, 300)), text_heat([("한글", 1.0)], 4.0)):
         assert isinstance(picture, Image.Image) and np.asarray(picture).std() > 5
