@@ -8,10 +8,12 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +44,31 @@ def fit(recipe: str, *flags: str) -> list[str]:
 
 
 def quiet(recipe: str, *flags: str) -> list[str]:
-    return fit(recipe, "--trainer.logger", "engine.loggers.TableLogger", *flags)
+    return fit(recipe, "--trainer.logger", "engine.loggers.TableLogger", "--trainer.log_every_n_steps", "1", *flags)
 
 
 def summary(number: int, recipe: str) -> dict:
     return json.loads(Path(f"runs/{recipe}/{number}/summary.json").read_text())
 
 
-@pytest.fixture(params=NAMES)
+# Tests of a recipe run in one process, where they share a training.
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
 def recipe(request: pytest.FixtureRequest) -> str:
     assert request.param in RECIPES, f"tests/recipes.py does not say how to prove {request.param}"
     return request.param
+
+
+@pytest.fixture
+def finished(recipe: str, tasklight: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a training in small, run 0, which all promises of a recipe share."""
+    kept = tmp_path_factory.getbasetemp() / "finished" / recipe
+    if not kept.exists():
+        code, _, err = tasklight(*quiet(recipe))
+        assert code == 0, err
+        shutil.copytree("runs", kept)
+    else:
+        shutil.copytree(kept, "runs")
+    return Path("runs", recipe, "0")
 
 
 def skip(recipe: str, promise: int) -> None:
@@ -60,11 +76,10 @@ def skip(recipe: str, promise: int) -> None:
 
 
 @pytest.mark.promise(1, "fits offline")
-def test_fits_offline(recipe, tasklight, monkeypatch):
+def test_fits_offline(recipe, tasklight, finished, monkeypatch):  # unpacked at the first use is what the install brings
     def no_network(*_):
         raise OSError("no network")
 
-    tasklight(*quiet(recipe))  # what the install brings is unpacked at the first use
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     code, _, err = tasklight(*quiet(recipe))
@@ -77,7 +92,7 @@ def test_fits_offline(recipe, tasklight, monkeypatch):
 
 @pytest.mark.promise(2, "learns: one batch by heart")
 def test_learns_one_batch_by_heart(recipe, tasklight):
-    flags = [*RECIPES[recipe].by_heart, "--trainer.log_every_n_steps", "1", "--test_after_fit", "false"]
+    flags = [*RECIPES[recipe].by_heart, "--test_after_fit", "false"]
     flags += ["--trainer.check_val_every_n_epoch", "100"]
     assert tasklight(*quiet(recipe, *flags))[0] == 0
     losses = [float(row["train/loss"]) for row in table(f"runs/{recipe}/0") if row["train/loss"]]
@@ -85,8 +100,7 @@ def test_learns_one_batch_by_heart(recipe, tasklight):
 
 
 @pytest.mark.promise(3, "is measured beside a baseline")
-def test_is_measured_beside_a_baseline(recipe, tasklight):
-    assert tasklight(*quiet(recipe))[0] == 0
+def test_is_measured_beside_a_baseline(recipe, finished):
     result = summary(0, recipe)
     primary = result["primary"]
     assert primary in result["metrics"] and np.isfinite(result["skill"])
@@ -107,8 +121,7 @@ def test_shows(recipe, tasklight, monkeypatch):
 
 
 @pytest.mark.promise(5, "predicts files")
-def test_predicts(recipe, tasklight, tmp_path):
-    tasklight(*quiet(recipe))
+def test_predicts(recipe, tasklight, finished, tmp_path):
     inputs = RECIPES[recipe].inputs(tmp_path / "inputs")
     written = []
     for _ in range(2):
@@ -144,9 +157,8 @@ def test_takes_public_data(recipe, tasklight, tmp_path):
 
 
 @pytest.mark.promise(8, "mixed precision")
-def test_mixed_precision(recipe, tasklight):
-    for precision in ("32-true", "bf16-mixed"):
-        assert tasklight(*quiet(recipe, "--trainer.precision", precision, "--trainer.log_every_n_steps", "1"))[0] == 0
+def test_mixed_precision(recipe, tasklight, finished):
+    assert tasklight(*quiet(recipe, "--trainer.precision", "bf16-mixed"))[0] == 0
     assert all(np.isfinite(float(row["train/loss"])) for row in table(f"runs/{recipe}/1") if row["train/loss"])
     full, half = (summary(number, recipe) for number in (0, 1))
     near = {"test/psnr": 0.1, "test/psnr_y": 0.1, "test/chrf": 2.0}.get(
@@ -157,7 +169,12 @@ def test_mixed_precision(recipe, tasklight):
 
 
 @pytest.mark.parametrize(  # processes take long to start: plain pytest proves it for one recipe of every task
-    "recipe", [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES], indirect=True
+    "recipe",
+    [
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name in FIRST else [pytest.mark.slow])])
+        for name in NAMES
+    ],
+    indirect=True,
 )
 @pytest.mark.promise(9, "several devices")
 def test_several_devices(recipe, tasklight, tmp_path):
@@ -178,8 +195,7 @@ def test_several_devices(recipe, tasklight, tmp_path):
 
 
 @pytest.mark.promise(10, "resumes exactly")
-def test_resumes_exactly(recipe, tasklight, monkeypatch):
-    assert tasklight(*quiet(recipe))[0] == 0
+def test_resumes_exactly(recipe, tasklight, finished, monkeypatch):
     steps = summary(0, recipe)["steps"]
     hook = Watch.on_train_batch_end
     with monkeypatch.context() as patch:
@@ -200,9 +216,8 @@ def test_resumes_exactly(recipe, tasklight, monkeypatch):
 
 
 @pytest.mark.promise(11, "loads safely and alone")
-def test_loads_safely_and_alone(recipe, tasklight):
-    tasklight(*quiet(recipe))
-    path = f"runs/{recipe}/0/checkpoints/best.ckpt"
+def test_loads_safely_and_alone(finished):
+    path = finished / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     module, _, name = checkpoint["hyper_parameters"]["_class_path"].rpartition(".")
     task = getattr(sys.modules[module], name).load_from_checkpoint(path, weights_only=True)
@@ -212,11 +227,9 @@ def test_loads_safely_and_alone(recipe, tasklight):
 
 @pytest.mark.slow
 @pytest.mark.promise(13, "compiles")
-def test_compiles(recipe, tasklight):
-    steps = ["--trainer.log_every_n_steps", "1", "--test_after_fit", "false"]
-    assert tasklight(*quiet(recipe, *steps))[0] == 0
+def test_compiles(recipe, tasklight, finished):
     addon = ["--config", str(ROOT / "configs/addons/gpu.yaml"), "--trainer.precision", "32-true"]
-    assert tasklight(*quiet(recipe, *addon, *steps))[0] == 0
+    assert tasklight(*quiet(recipe, *addon, "--test_after_fit", "false"))[0] == 0
     eager, compiled = (table(f"runs/{recipe}/{number}") for number in (0, 1))
     for step, (one, other) in enumerate(zip(eager[:5], compiled[:5], strict=True)):
         allowed = 1e-3 * 2**step  # sums in another order differ by a rounding, which Adam makes grow
