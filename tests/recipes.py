@@ -320,6 +320,61 @@ def trigrams() -> float:
     return bits / (len(test) - 2)
 
 
+def most_frequent_token() -> float:
+    """Return how often a hidden test token is the most frequent training token."""
+    from datamodules.python_reference import PythonReferenceDataModule
+    from tasks.masked_language_modeling import question
+
+    data = PythonReferenceDataModule("wordpiece", 2000, 64, 8, TRAINED)
+    frequent = Counter(data.tokens["train"][0].tolist()).most_common(1)[0][0]
+    hidden = [
+        token for batch in data.test_dataloader() for tokens, asked in [question(batch)] for token in tokens[asked]
+    ]
+    return sum(int(token) == frequent for token in hidden) / len(hidden)
+
+
+def reviews(folder: Path) -> list[str]:
+    """Write reviews whose words tell whether they are good."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    words = {0: ["지루하다", "별로", "최악"], 1: ["재밌다", "좋다", "최고"]}
+    lines = ["id\tdocument\tlabel"]
+    for i in range(150):
+        label = int(rng.random() < 0.55)
+        around = rng.choice(["영화", "배우", "음악", "정말", "그냥", "이"], 5).tolist()
+        lines.append(
+            f"{i}\t{' '.join([*around, str(rng.choice(words[label])), str(rng.choice(words[label]))])}\t{label}"
+        )
+    (folder / "reviews.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    return ["--data", "datamodules.text_classification.TextClassificationCSVDataModule", "--data.text", "document"]
+
+
+def own_reviews(folder: Path) -> list[str]:
+    return [*reviews(folder), "--data.root", str(folder / "reviews.tsv")]
+
+
+def naver(folder: Path) -> list[str]:
+    """Write a few reviews in the layout of the sentiment corpus of Naver's films."""
+    reviews(folder)
+    lines = (folder / "reviews.tsv").read_text("utf-8").splitlines()
+    (folder / "reviews.tsv").unlink()
+    for part, rows in (("train", lines[1:120]), ("test", lines[120:])):
+        (folder / f"ratings_{part}.txt").write_text("\n".join([lines[0], *rows]) + "\n", "utf-8")
+    return ["--data.root", str(folder)]
+
+
+def most_frequent_package() -> float:
+    """Return how often a test docstring is of the package that has most of the training docstrings."""
+    from datamodules.docstrings import DocstringsDataModule
+
+    texts = DocstringsDataModule(num_train=200).texts
+    trained, tested = (
+        [name for name, part in zip(texts.classes, texts.parts, strict=True) if part == which]
+        for which in ("train", "test")
+    )
+    return tested.count(max(sorted(set(trained)), key=trained.count)) / len(tested)
+
+
 def language_model(small: list[str], by_heart: list[str]) -> Recipe:
     learned = ["--data.num_train", "1100", "--data.context", "64", "--trainer.max_epochs", "100"]
     return Recipe(
@@ -580,4 +635,25 @@ RECIPES = {
     "gpt": language_model(["--model.net.dim", "24"], ["--model.net.dim", "96"]),
     "translation_attention": translator(["--model.net.dim", "16", "--model.net.width", "24"], []),
     "transformer": translator(["--model.net.dim", "16", "--model.net.depth", "1"], []),
+    "bert": Recipe(
+        small=["--model.net.dim", "16", "--data.num_train", str(TRAINED)],
+        by_heart=[
+            *("--data.num_train", "300", "--data.context", "32", "--data.batch_size", "32"),
+            *("--model.net.dim", "128", "--trainer.max_epochs", "400"),
+        ],
+        own=own_text,
+        inputs=two_prompts,
+        outputs=(),
+        baseline=most_frequent_token,
+        public={"data_tinyshakespeare": shakespeare},
+    ),
+    "bert_classifier": Recipe(
+        small=["--model.net.dim", "16", "--data.num_train", "200"],
+        by_heart=["--model.net.dim", "64", "--data.num_train", "32", "--trainer.max_epochs", "60"],
+        own=own_reviews,
+        inputs=two_prompts,
+        outputs=(),
+        baseline=most_frequent_package,
+        public={"data_nsmc": naver},
+    ),
 }
