@@ -453,7 +453,7 @@ def translator(small: list[str], by_heart: list[str]) -> Recipe:
     return Recipe(
         small=[*small, "--data.num_train", str(PHRASES)],
         by_heart=[
-            *("--data.num_train", "40", "--trainer.max_epochs", "100", "--model.label_smoothing", "0"),
+            *("--data.num_train", "24", "--trainer.max_epochs", "120", "--model.label_smoothing", "0"),
             *("--model.net.dropout", "0", *by_heart),
         ],
         own=own_pairs,
@@ -633,7 +633,10 @@ RECIPES = {
         ],
     ),
     "gpt": language_model(["--model.net.dim", "24"], ["--model.net.dim", "96"]),
-    "translation_attention": translator(["--model.net.dim", "16", "--model.net.width", "24"], []),
+    "translation_attention": translator(
+        ["--model.net.dim", "16", "--model.net.width", "24"],
+        ["--model.net.dim", "32", "--model.net.width", "64", "--model.optimizer.lr", "1e-2"],
+    ),
     "transformer": translator(["--model.net.dim", "16", "--model.net.depth", "1"], []),
     "bert": Recipe(
         small=["--model.net.dim", "16", "--data.num_train", str(TRAINED)],
