@@ -33,8 +33,9 @@ class SelfAttention(nn.Module):
 
     def heads(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values (B, N, T, dim / N) of tokens (B, T, dim) from a position on."""
-        query, key, value = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return (rotated(query, start), rotated(key, start), value) if self.rotary else (query, key, value)
+        asked_found, (value,) = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).split((2, 1))
+        query, key = rotated(asked_found, start) if self.rotary else asked_found
+        return query, key, value
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map tokens (B, T, dim) to tokens (B, T, dim).
@@ -63,7 +64,7 @@ class SelfAttention(nn.Module):
         if past:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         T, S = query.shape[2], key.shape[2]
-        seen = torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
+        seen = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
         read = F.scaled_dot_product_attention(query, key, value, seen)
         return self.out(read.transpose(1, 2).flatten(2)), (key, value)
 
@@ -138,10 +139,10 @@ class TransformerBlock(nn.Module):
 
 
 def rotated(x: Tensor, start: int) -> Tensor:
-    """Rotate pairs of numbers of queries or keys (B, N, T, D) by angles that grow with the position."""
-    T, D = x.shape[2:]
+    """Rotate pairs of numbers of queries and keys (..., T, D) by angles that grow with the position."""
+    T, D = x.shape[-2:]
     waves = 1 / 10_000 ** (torch.arange(D // 2, device=x.device) / (D // 2))
     angles = (start + torch.arange(T, device=x.device))[:, None] * waves  # (T, D / 2)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    one, other = x.chunk(2, dim=3)
-    return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=3)
+    one, other = x.chunk(2, dim=-1)
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1)
