@@ -26,18 +26,23 @@ class CSVFile:
 
     Args:
         path: The file.
+        quoted: Whether cells may be in quotes, within which separators and line ends belong to them.
 
     Raises:
         UserError: The file does not exist, has no rows, or a row has another number of cells than the header.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, quoted: bool = True) -> None:
         self.path = path
         lines = list(io.StringIO(read_text(path), newline=""))
         skipped = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
         header = lines[skipped] if skipped < len(lines) else ""
         self.separator = max(SEPARATORS, key=header.count)
-        reader = csv.reader(lines[skipped:], delimiter=self.separator)
+        rows = lines[skipped:]
+        if quoted:
+            reader = csv.reader(rows, delimiter=self.separator)
+        else:
+            reader = csv.reader(rows, delimiter=self.separator, quoting=csv.QUOTE_NONE)
         self.names = [name.strip() for name in next(reader, [])]
         self.rows: list[list[str]] = []
         self.lines: list[int] = []  # number of every row's last line in the file

@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal
 
 import numpy as np
+import torch
 from tokenizers import Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from engine.cache import cached
+from engine.errors import UserError
 
 Kind = Literal["characters", "words", "bpe", "wordpiece"]
 
@@ -24,6 +27,20 @@ def kept_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[str
     digest = hashlib.sha256(text.encode()).hexdigest()
     key = {"format": 1, "text": digest, "kind": kind, "vocab_size": vocab_size, "special": list(special)}
     return (cached("tokenizer", key, build) / "tokenizer.json").read_text("utf-8")
+
+
+def tokenizer_of(source: str) -> str:
+    """Return the tokenizer, as JSON, of a checkpoint, or of a run folder, of which the best checkpoint is meant.
+
+    Raises:
+        UserError: There is no such checkpoint, or it is not of texts.
+    """
+    path = Path(source)
+    path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]["tokenizer"]
+    except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+        raise UserError(f"data.tokenizer_from: {path} is no checkpoint with a tokenizer: {error}") from error
 
 
 def learn_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[str] = (UNKNOWN,)) -> Tokenizer:

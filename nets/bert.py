@@ -9,7 +9,7 @@ The last of the tokens stands for no text: it hides others from the one net, and
 
 from torch import Tensor, nn
 
-from nets.attention import TransformerBlock
+from nets.attention import TransformerBlock, turns_of
 
 
 class Encoder(nn.Module):
@@ -25,9 +25,10 @@ class Encoder(nn.Module):
 
     def __init__(self, vocab_size: int, dim: int, depth: int, num_heads: int, dropout: float) -> None:
         super().__init__()
+        self.num_heads = num_heads
         self.embedding = nn.Embedding(vocab_size, dim)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout, rotary=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         for name, parameter in self.named_parameters():
             if name.endswith(("attention.out.weight", "feed.2.weight")):  # what is added, depth times two times
@@ -38,8 +39,9 @@ class Encoder(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map tokens (B, T), of which a mask (B, T) may leave some out, to their meanings (B, T, dim)."""
         x = self.dropout(self.embedding(tokens))
+        turns = turns_of(x, self.num_heads)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask, turns)
         return self.norm(x)
 
 

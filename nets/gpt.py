@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nets.attention import Past, TransformerBlock
+from nets.attention import Past, TransformerBlock, turns_of
 
 
 class GPT(nn.Module):
@@ -33,12 +33,10 @@ class GPT(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.reach = reach
+        self.num_heads, self.reach = num_heads, reach
         self.embedding = nn.Embedding(vocab_size, dim)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(dim, num_heads, dropout, causal=True, rotary=True) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, dropout, causal=True) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, vocab_size, bias=False)
         self.head.weight = self.embedding.weight
@@ -53,8 +51,9 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
         """Map tokens (B, T) to logits of the next ones (B, T, vocab_size); there is no state to be carried."""
         x = self.dropout(self.embedding(tokens))
+        turns = turns_of(x, self.num_heads)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, turns=turns)
         return self.head(self.norm(x)), None
 
     def go_on(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -67,8 +66,9 @@ class GPT(nn.Module):
         start, pasts = state or (0, [None] * len(self.blocks))
         new: list[Past] = []
         x = self.embedding(tokens)
+        turns = turns_of(x, self.num_heads, start)
         blocks: Any = self.blocks
         for block, past in zip(blocks, pasts, strict=True):
-            x, (keys, values) = block.go_on(x, past, start)
+            x, (keys, values) = block.go_on(x, past, turns)
             new.append((keys[:, :, -self.reach + 1 :], values[:, :, -self.reach + 1 :]))
         return self.head(self.norm(x[:, -1])), (start + tokens.shape[1], new)

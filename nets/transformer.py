@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nets.attention import PADDING, CrossAttention, Past, SelfAttention, TransformerBlock
+from nets.attention import PADDING, CrossAttention, Past, SelfAttention, TransformerBlock, Turns, turns_of
 
 
 class DecoderBlock(nn.Module):
@@ -24,13 +24,13 @@ class DecoderBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.norm_attention, self.norm_reading, self.norm_feed = (nn.LayerNorm(dim) for _ in range(3))
-        self.attention = SelfAttention(dim, num_heads, causal=True, rotary=True)
+        self.attention = SelfAttention(dim, num_heads, causal=True)
         self.reading = CrossAttention(dim, num_heads)
         self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, memory: Past, mask: Tensor, past: Past | None = None, start: int = 0
+        self, x: Tensor, memory: Past, mask: Tensor, turns: Turns, past: Past | None = None
     ) -> tuple[Tensor, Past]:
         """Map tokens (B, T, dim) to tokens of the same shape.
 
@@ -38,13 +38,13 @@ class DecoderBlock(nn.Module):
             x: Tokens that are written.
             memory: Keys and values of the text that is read, (B, N, S, dim / N).
             mask: Where there is text to be read, bool (B, S).
+            turns: What ``nets.attention.turns_of`` returns for the tokens.
             past: What the call before has returned; None at the start.
-            start: Position of the first of the tokens.
 
         Returns:
             The tokens, and the past of those that follow.
         """
-        added, past = self.attention.go_on(self.norm_attention(x), past, start)
+        added, past = self.attention.go_on(self.norm_attention(x), past, turns)
         x = x + self.dropout(added)
         x = x + self.dropout(self.reading(self.norm_reading(x), memory, mask))
         return x + self.dropout(self.feed(self.norm_feed(x))), past
@@ -72,10 +72,11 @@ class Transformer(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        self.num_heads = num_heads
         self.source_embedding = nn.Embedding(source_vocab_size, dim)
         self.target_embedding = nn.Embedding(target_vocab_size, dim)
         self.dropout = nn.Dropout(dropout)
-        self.encoder = nn.ModuleList(TransformerBlock(dim, num_heads, dropout, rotary=True) for _ in range(depth))
+        self.encoder = nn.ModuleList(TransformerBlock(dim, num_heads, dropout) for _ in range(depth))
         self.decoder = nn.ModuleList(DecoderBlock(dim, num_heads, dropout) for _ in range(depth))
         self.norm_source, self.norm_target = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.head = nn.Linear(dim, target_vocab_size, bias=False)
@@ -98,8 +99,9 @@ class Transformer(nn.Module):
         """Read source tokens (B, S) and return the state in which writing begins."""
         mask = source != PADDING
         x = self.embed(self.source_embedding, source)
+        turns = turns_of(x, self.num_heads)
         for block in self.encoder:
-            x = block(x, mask)
+            x = block(x, mask, turns)
         x = self.norm_source(x)
         blocks: Any = self.decoder
         return mask, [block.reading.memory(x) for block in blocks], 0, [None] * len(blocks)
@@ -108,8 +110,9 @@ class Transformer(nn.Module):
         """Map target tokens (B, T) to what comes out of the last block, (B, T, dim), and the state behind them."""
         mask, memories, start, pasts = state
         x, new = self.embed(self.target_embedding, target), []
+        turns = turns_of(x, self.num_heads, start)
         for block, memory, past in zip(self.decoder, memories, pasts, strict=True):
-            x, past = block(x, memory, mask, past, start)
+            x, past = block(x, memory, mask, turns, past)
             new.append(past)
         return self.norm_target(x), (mask, memories, start + target.shape[1], new)
 
@@ -122,9 +125,10 @@ class Transformer(nn.Module):
         """Return how much each target token reads from each source token, (B, T, S): the mean of blocks and heads."""
         mask, memories, *_ = self.start(source)
         x, shares = self.embed(self.target_embedding, target), []
+        turns = turns_of(x, self.num_heads)
         blocks: Any = self.decoder
         for block, memory in zip(blocks, memories, strict=True):
-            asking = x + block.attention(block.norm_attention(x))
+            asking = x + block.attention(block.norm_attention(x), turns=turns)
             shares.append(block.reading.weights(block.norm_reading(asking), memory, mask).mean(1))
-            x, _ = block(x, memory, mask)
+            x, _ = block(x, memory, mask, turns)
         return torch.stack(shares).mean(0)

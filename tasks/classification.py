@@ -152,28 +152,13 @@ class ClassificationTask(LightningModule):
         self.seen = self.seen[:first] + sorted(self.seen[first:], key=lambda sample: -sample[0])[:SHOWN]
 
     def _report(self, stage: str, metrics: MetricCollection) -> None:
-        """Log accuracies and the calibration error; show samples, the worst of them, confusion and calibration."""
-        values = metrics.compute()
-        per_class = dict(zip(self.class_names, values["per_class"].tolist(), strict=True))
-        self.log(f"{stage}/accuracy", values["accuracy"], prog_bar=True, sync_dist=True)
-        if "top5_accuracy" in values:
-            self.log(f"{stage}/top5_accuracy", values["top5_accuracy"], sync_dist=True)
-        self.log(f"{stage}/calibration_error", values["calibration_error"], sync_dist=True)
-        self.log_dict({f"{stage}/accuracy_{name}": share for name, share in per_class.items()}, sync_dist=True)
-        if stage == "test":  # once: Matplotlib takes its time
-            title = f"test/accuracy = {values['accuracy']:.3f}"
-            show(self, "test_confusion", heatmap(values["confusion"].cpu().numpy(), self.class_names, title))
-            show(self, "test_accuracy_per_class", bars(per_class, title))
-            states: Any = metrics["calibration_error"]
-            confidences, right = (torch.cat(state).cpu().numpy() for state in (states.confidences, states.accuracies))
-            title = f"test/calibration_error = {values['calibration_error']:.3f}"
-            show(self, "test_calibration", reliability(confidences, right, title))
+        """Log the metrics of a part; show samples, and the worst of them."""
+        report(self, stage, metrics)
         if self.seen[0][1].ndim == 3:
             show(self, f"{stage}_samples", self._draw(self.seen[:SHOWN]))
             show(self, f"{stage}_most_confused", self._draw(sorted(self.seen, key=lambda s: -s[0])[:SHOWN]))
         elif len(self.mean) == 2:
             show(self, f"{stage}_decision_regions", self._draw_regions())
-        metrics.reset()
         self.seen = []
 
     def _draw(self, samples: list[tuple[float, Tensor, Tensor, int]]) -> Image.Image:
@@ -212,10 +197,7 @@ class ClassificationTask(LightningModule):
         inputs = batch["features"][0] if "table" in batch else batch["image"]
         path, probabilities = batch["path"][0], self(inputs).float().softmax(1).cpu()
         if "table" in batch:
-            rows = pd.read_csv(io.StringIO(batch["table"][0]), dtype=str, keep_default_na=False)
-            highest, classes = probabilities.max(1)
-            rows["prediction"], rows["probability"] = [self.class_names[c] for c in classes], highest.numpy()
-            return [{"path": path, "predictions": rows}]
+            return [{"path": path, "predictions": filled_table(batch["table"][0], probabilities, self.class_names)}]
         best, *others = probabilities[0].argsort(descending=True)[:4].tolist()
         record = {"path": path, "input": picture_of(batch["image"][0].cpu()), "class": self.class_names[best]}
         named = {c: f"{probabilities[0, c]:.4f}" for c in (best, *others)}
@@ -273,30 +255,67 @@ def classification_metrics(num_classes: int) -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
-def start_from(net: Any, source: str, class_names: list[str]) -> str:
+def report(task: LightningModule, stage: str, metrics: MetricCollection) -> None:
+    """Log accuracies and the calibration error of a part, of the test part show confusion and calibration, and forget.
+
+    Args:
+        task: A task that has ``class_names``.
+        stage: ``val`` or ``test``.
+        metrics: What ``classification_metrics`` has returned, of all samples.
+    """
+    names: Any = task.class_names
+    values = metrics.compute()
+    per_class = dict(zip(names, values["per_class"].tolist(), strict=True))
+    task.log(f"{stage}/accuracy", values["accuracy"], prog_bar=True, sync_dist=True)
+    if "top5_accuracy" in values:
+        task.log(f"{stage}/top5_accuracy", values["top5_accuracy"], sync_dist=True)
+    task.log(f"{stage}/calibration_error", values["calibration_error"], sync_dist=True)
+    task.log_dict({f"{stage}/accuracy_{name}": share for name, share in per_class.items()}, sync_dist=True)
+    if stage == "test":  # once: Matplotlib takes its time
+        title = f"test/accuracy = {values['accuracy']:.3f}"
+        show(task, "test_confusion", heatmap(values["confusion"].cpu().numpy(), names, title))
+        show(task, "test_accuracy_per_class", bars(per_class, title))
+        states: Any = metrics["calibration_error"]
+        confidences, right = (torch.cat(state).cpu().numpy() for state in (states.confidences, states.accuracies))
+        title = f"test/calibration_error = {values['calibration_error']:.3f}"
+        show(task, "test_calibration", reliability(confidences, right, title))
+    metrics.reset()
+
+
+def filled_table(table: str, probabilities: Tensor, class_names: list[str]) -> pd.DataFrame:
+    """Return the rows of a CSV file with the likeliest class of each, and its probability (N, num_classes)."""
+    rows = pd.read_csv(io.StringIO(table), dtype=str, keep_default_na=False)
+    highest, classes = probabilities.max(1)
+    return rows.assign(prediction=[class_names[c] for c in classes], probability=highest.numpy())
+
+
+def start_from(net: Any, source: str, class_names: list[str], tokenizer: str | None = None) -> str:
     """Give a net the weights of a checkpoint that fit its shapes, those of its last layer if the classes are the same.
 
     Args:
         net: The net, with its last layer as ``head``.
         source: A checkpoint, or a run folder, of which the best checkpoint is meant.
         class_names: Classes of the net.
+        tokenizer: What the net's tokens are, as JSON, if it reads texts.
 
     Returns:
         A line on what starts anew.
 
     Raises:
-        UserError: There is no such checkpoint, or nothing of it fits.
+        UserError: There is no such checkpoint, nothing of it fits, or its tokens are others.
     """
     path = Path(source)
     path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state, known = checkpoint["state_dict"], checkpoint["hyper_parameters"]["class_names"]
+        state, facts = checkpoint["state_dict"], checkpoint["hyper_parameters"]
     except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
         raise UserError(f"model.init_from: {path} is no checkpoint that can be read: {error}") from error
+    if tokenizer is not None and facts.get("tokenizer") != tokenizer:
+        raise UserError(f"model.init_from: {path} has other tokens than the data; add --data.tokenizer_from {source}")
     given = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
     wanted = net.state_dict(keep_vars=True)
-    last = {id(parameter) for parameter in net.head.parameters()} if known != class_names else set()
+    last = {id(parameter) for parameter in net.head.parameters()} if facts.get("class_names") != class_names else set()
     taken = {name: value for name, value in wanted.items() if id(value) not in last}
     fits = {name: name in taken and taken[name].shape == value.shape for name, value in given.items()}
     fitting = {name: value for name, value in given.items() if fits[name]}

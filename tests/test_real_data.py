@@ -15,6 +15,7 @@ from datamodules.classification import ImageFolderDataModule
 from datamodules.restoration_sets import RestorationSetsDataModule
 from datamodules.segmentation import SegmentationFolderDataModule
 from datamodules.tabular import TabularCSVDataModule
+from datamodules.text_classification import TextClassificationCSVDataModule
 from datamodules.translation import ParallelTextDataModule
 from nets.srresnet import SRResNet
 from tasks.super_resolution import SuperResolutionTask
@@ -155,6 +156,13 @@ def test_captchas_of_a_website_are_understood():
     data.prepare_data()
     assert data.charset == "2345678bcdefgmnpwxy" and {len(text) for text in data.texts.texts} == {5}
     assert [len(data.of(part)) for part in ("train", "val", "test")] == [720, 90, 90]
+
+
+def test_reviews_are_understood():
+    data = TextClassificationCSVDataModule(f"{real_data('nsmc')}/reviews.tsv", "document")
+    data.prepare_data()
+    assert data.class_names == ["0", "1"] and data.texts.dropped == 0
+    assert [data.texts.parts.count(part) for part in ("train", "val", "test")] == [64000, 8000, 8000]
 
 
 @pytest.mark.slow

@@ -1,0 +1,336 @@
+"""Texts of classes: the user's own tables, and what all such data have in common."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import LightningDataModule
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batches import ordered, shuffled
+from datamodules.csv_files import CSVFile
+from datamodules.picture_store import PARTS, split_by_content
+from datamodules.text import read_text
+from datamodules.tokenization import Kind, encode, kept_tokenizer, tokenizer_of
+from engine.errors import UserError
+
+MEASURED = 256  # texts in a batch of val and test
+TABLES = (".csv", ".tsv", ".txt")
+
+
+@dataclass
+class Texts:
+    """Texts with their classes.
+
+    Args:
+        texts: The texts.
+        classes: Name of the class of each.
+        parts: ``train``, ``val`` or ``test`` of each, as far as it is given; what is missing is split off by content.
+        dropped: Number of rows that were left out, since they had no text or no class.
+    """
+
+    texts: list[str]
+    classes: list[str]
+    parts: list[str]
+    dropped: int = 0
+
+
+class TokenizedTexts(Dataset[dict[str, Any]]):
+    """Texts of one part as tokens, a whole batch at a time, as long as the longest of it.
+
+    A batch has ``tokens``, int64 (B, T), shorter texts filled up with a number that is no token, ``text``, and
+    ``label``, int64 (B,).
+
+    Args:
+        texts: The texts.
+        labels: Class of every text, int64 (N,).
+        tokenizer: The tokenizer.
+        context: Most tokens of a text that are read.
+    """
+
+    def __init__(self, texts: list[str], labels: np.ndarray, tokenizer: Tokenizer, context: int) -> None:
+        self.texts, self.labels = texts, torch.from_numpy(labels)
+        self.tokens, self.padding = tokens_of(tokenizer, texts, context), tokenizer.get_vocab_size()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitems__(self, numbers: list[int]) -> dict[str, Any]:
+        rows = [number % len(self) for number in numbers]  # see ShuffledEpochs
+        tokens = padded([self.tokens[row] for row in rows], self.padding)
+        return {"tokens": tokens, "text": [self.texts[row] for row in rows], "label": self.labels[rows]}
+
+
+class UnlabelledTexts(Dataset[dict[str, Any]]):
+    """The user's texts. A sample has ``tokens``, int64 (N, T), ``path``, and ``text``, or N rows as ``table``, a CSV.
+
+    Args:
+        texts: Where each text is from, and the text.
+        tables: Where each table is from, its texts, and the table as CSV.
+        tokenizer: The tokenizer of the training.
+        context: Most tokens of a text that are read.
+        skipped: Files that cannot be read.
+    """
+
+    def __init__(
+        self,
+        texts: list[tuple[str, str]],
+        tables: list[tuple[str, list[str], str]],
+        tokenizer: Tokenizer,
+        context: int,
+        skipped: list[str],
+    ) -> None:
+        self.samples: list[tuple[list[str], dict[str, str]]] = []
+        self.samples += [([text], {"path": path, "text": text}) for path, text in texts]
+        self.samples += [(column, {"path": path, "table": table}) for path, column, table in tables]
+        self.tokenizer, self.context, self.skipped = tokenizer, context, skipped
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        texts, sample = self.samples[index]
+        tokens = padded(tokens_of(self.tokenizer, texts, self.context), self.tokenizer.get_vocab_size())
+        return {"tokens": tokens, **sample}
+
+
+class TextClassificationDataModule(LightningDataModule):
+    """Batches of texts with their classes; a data set says where they come from.
+
+    Args:
+        kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
+        vocab_size: Largest number of different tokens; of characters there are as many as there are.
+        context: Most tokens of a text that are read, from its start.
+        batch_size: Texts in a batch.
+        num_train: Most texts to train on.
+        tokenizer_from: Checkpoint or run folder whose tokens are used, rather than learning some.
+    """
+
+    column = "text"  # of the texts in tables
+
+    def __init__(
+        self, kind: Kind, vocab_size: int, context: int, batch_size: int, num_train: int, tokenizer_from: str | None
+    ) -> None:
+        super().__init__()
+        self.kind, self.vocab_size, self.context, self.batch_size = kind, vocab_size, context, batch_size
+        self.num_train, self.tokenizer_from = num_train, tokenizer_from
+        self.restored: dict[str, Any] = {}  # from a checkpoint: prediction needs no training data
+
+    def load(self) -> Texts:
+        """Return all texts."""
+        raise UserError(f"{type(self).__name__} does not say where its texts are")
+
+    @cached_property
+    def texts(self) -> Texts:
+        """All texts, each in its part."""
+        texts = self.load()
+        hashes = [hash_of(text) for text in texts.texts]
+        present = np.array(texts.classes)[:, None] == np.array(sorted(set(texts.classes)))
+        parts = split_by_content(texts.parts, hashes, present)
+        trained = sorted((row for row, part in enumerate(parts) if part == "train"), key=lambda row: hashes[row])
+        for row in trained[self.num_train :]:
+            parts[row] = "unused"
+        return Texts(texts.texts, texts.classes, parts, texts.dropped)
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Names of the classes."""
+        return sorted(set(self.texts.classes))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """The tokenizer, as JSON."""
+        if self.restored:
+            return self.restored["tokenizer"]
+        if self.tokenizer_from:
+            return tokenizer_of(self.tokenizer_from)
+        return kept_tokenizer("\n".join(self.of_part("train")[0]), self.kind, self.vocab_size)
+
+    def of_part(self, part: str) -> tuple[list[str], np.ndarray]:
+        """Return the texts of a part, and their classes, int64 (N,)."""
+        rows = [row for row, other in enumerate(self.texts.parts) if other == part]
+        number = {name: label for label, name in enumerate(self.class_names)}
+        labels = np.array([number[self.texts.classes[row]] for row in rows], np.int64)
+        return [self.texts.texts[row] for row in rows], labels
+
+    @cached_property
+    def datasets(self) -> dict[str, TokenizedTexts]:
+        """Every part as tokens."""
+        tokenizer = Tokenizer.from_str(self.tokenizer)
+        return {part: TokenizedTexts(*self.of_part(part), tokenizer, self.context) for part in PARTS}
+
+    def prepare_data(self) -> None:
+        if self.num_classes < 2:
+            raise UserError(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
+        for part in PARTS:
+            if part not in self.texts.parts:
+                raise UserError(f"{len(self.texts.texts)} text(s) leave none for {part}; at least three are needed")
+        trained = set(self.of_part("train")[1].tolist())
+        for label, name in enumerate(self.class_names):
+            if label not in trained:
+                raise UserError(f"the class {name!r} has no training texts")
+
+    def __str__(self) -> str:
+        sizes = " / ".join(f"{self.texts.parts.count(part):,} {part}" for part in PARTS)
+        count = Tokenizer.from_str(self.tokenizer).get_vocab_size()
+        origin = f" of {self.tokenizer_from}" if self.tokenizer_from else f" ({self.kind})"
+        cut = np.mean([len(tokens) == self.context for tokens in self.datasets["train"].tokens])
+        dropped = f"; left out {self.texts.dropped:,} without text or class" if self.texts.dropped else ""
+        return (
+            f"{type(self).__name__}: {sizes} texts of {self.num_classes} classes, {count:,} tokens{origin}, "
+            f"{self.context} of them read ({cut:.0%} of the texts are cut off there){dropped}"
+        )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return shuffled(self.datasets["train"], self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("val")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        return self.in_order("test")
+
+    def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
+        """Return batches of a part in a fixed order."""
+        return ordered(self.datasets[part], MEASURED, shared=part != "train")
+
+    def predict_dataset(self, paths: list[Path]) -> UnlabelledTexts:
+        """Return the user's texts, each a ``.txt`` file or a row of a table, as a data set for ``predict_step``."""
+        texts, tables, skipped = [], [], []
+        for path in find_files(paths):
+            try:
+                if path.suffix == ".txt":
+                    texts.append((str(path), read_text(path)))
+                else:
+                    table = read_table(path)
+                    rows = pd.DataFrame(table.rows, columns=table.names, dtype=str)
+                    tables.append((str(path), table.texts(self.column), rows.to_csv(index=False)))
+            except UserError as error:
+                skipped.append(str(error))
+        return UnlabelledTexts(texts, tables, Tokenizer.from_str(self.tokenizer), self.context, skipped)
+
+    def predict_prompts(self, prompts: list[str]) -> UnlabelledTexts:
+        """Return texts that were typed as a data set for ``predict_step``."""
+        texts = [(f"prompt {number}", prompt) for number, prompt in enumerate(prompts, start=1)]
+        return UnlabelledTexts(texts, [], Tokenizer.from_str(self.tokenizer), self.context, [])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict
+
+
+class TextClassificationCSVDataModule(TextClassificationDataModule):
+    """The user's own texts: a table in UTF-8 with a column of texts and one of classes, or a folder of them.
+
+    The first line names the columns. Cells are separated by commas, semicolons, bars or tabs; in ``.csv`` files they
+    may be in quotes, in others quotes are part of the text. In a folder, the names of the files end in ``train``,
+    ``val`` and ``test``. A missing val or test part is split off the training part, a tenth each, by content: texts
+    that differ in nothing but digits and punctuation stay on one side. Rows without a text or a class are left out.
+
+    Args:
+        root: The file or the folder.
+        text: Name of the column of texts.
+        label: Name of the column of classes.
+        kind: Kind of the tokens: ``characters``, ``words``, ``bpe`` or ``wordpiece``.
+        vocab_size: Largest number of different tokens; of characters there are as many as there are.
+        context: Most tokens of a text that are read, from its start.
+        batch_size: Texts in a batch.
+        num_train: Most texts to train on.
+        tokenizer_from: Checkpoint or run folder whose tokens are used, rather than learning some.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        text: str = "text",
+        label: str = "label",
+        kind: Kind = "wordpiece",
+        vocab_size: int = 4096,
+        context: int = 64,
+        batch_size: int = 32,
+        num_train: int = 1_000_000,
+        tokenizer_from: str | None = None,
+    ) -> None:
+        super().__init__(kind, vocab_size, context, batch_size, num_train, tokenizer_from)
+        self.root, self.column, self.label = Path(root), text, label
+
+    def load(self) -> Texts:
+        rows = []
+        for part, path in self.files().items():
+            table = read_table(path)
+            rows += [(*row, part) for row in zip(table.texts(self.column), table.texts(self.label), strict=True)]
+        kept = [row for row in rows if row[0] and row[1]]
+        if not kept:
+            raise UserError(f"{self.root} has no row with both a {self.column!r} and a {self.label!r}")
+        texts, classes, parts = (list(values) for values in zip(*kept, strict=True))
+        return Texts(texts, classes, parts, len(rows) - len(kept))
+
+    def files(self) -> dict[str, Path]:
+        """Return the file of every part that has one."""
+        if not self.root.exists():
+            raise UserError(f"{self.root} does not exist")
+        if self.root.is_file():
+            return {"train": self.root}
+        files: dict[str, Path] = {}
+        for path in find_files([self.root]):
+            for part in PARTS:
+                if path.stem == part or path.stem.endswith(f"_{part}"):
+                    if part in files:
+                        raise UserError(f"{self.root} has two files for {part}: {files[part].name} and {path.name}")
+                    files[part] = path
+        if "train" not in files:
+            raise UserError(f"{self.root} has no file whose name ends in 'train' ({', '.join(TABLES)})")
+        return files
+
+
+def find_files(paths: list[Path]) -> list[Path]:
+    """Return the files among the paths, and the tables and texts in the folders among them, sorted."""
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        found += sorted(file for file in path.iterdir() if file.suffix in TABLES) if path.is_dir() else [path]
+    return found
+
+
+def read_table(path: Path) -> CSVFile:
+    """Return a table with a header.
+
+    Raises:
+        UserError: It is not UTF-8, or empty, or a row has another number of cells than the header.
+    """
+    read_text(path)  # texts in the wrong letters would train without a word
+    return CSVFile(path, quoted=path.suffix == ".csv")
+
+
+def hash_of(text: str) -> str:
+    """Return what texts have in common that differ in nothing but digits and punctuation."""
+    letters = re.sub(r"[\W\d_]+", " ", text.casefold()).strip()
+    return hashlib.sha256((letters or text).encode()).hexdigest()
+
+
+def tokens_of(tokenizer: Tokenizer, texts: list[str], context: int) -> list[Tensor]:
+    """Return the first tokens of every text; a text that has none is one unknown token."""
+    tokens = (encode(tokenizer, text)[0][:context] for text in texts)
+    return [torch.from_numpy(numbers) if len(numbers) else torch.zeros(1, dtype=torch.long) for numbers in tokens]
+
+
+def padded(tokens: list[Tensor], padding: int) -> Tensor:
+    """Return tokens of several texts as one tensor (B, T), filled up at the ends."""
+    return pad_sequence(tokens, batch_first=True, padding_value=padding)
