@@ -451,7 +451,7 @@ def nearest_phrases() -> float:
 
 def translator(small: list[str], by_heart: list[str]) -> Recipe:
     return Recipe(
-        small=[*small, "--data.num_train", str(PHRASES)],
+        small=[*small, "--data.num_train", str(PHRASES), "--model.net.dropout", "0"],  # compiled, it draws others
         by_heart=[
             *("--data.num_train", "24", "--trainer.max_epochs", "120", "--model.label_smoothing", "0"),
             *("--model.net.dropout", "0", *by_heart),
