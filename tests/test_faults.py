@@ -53,6 +53,22 @@ def stop_at(step: int, signum: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SegmentationTask, "training_step", training_step)
 
 
+def test_averaged_weights_are_measured_kept_and_resumed(tasklight, monkeypatch):
+    average = ["--config", str(ROOT / "configs/addons/average.yaml")]
+    assert tasklight(*LONGER, *average)[0] == 0
+    with monkeypatch.context() as patch:
+        stop_at(13, signal.SIGTERM, patch)
+        assert tasklight(*LONGER, *average)[0] == 143
+    assert tasklight("fit", "--config", "runs/unet/1/config.yaml", "--ckpt_path", "runs/unet/1")[0] == 0
+    same_end(Path("runs/unet/0"), Path("runs/unet/1"))
+    last = torch.load("runs/unet/0/checkpoints/last.ckpt", weights_only=True)
+    raw = last["current_model_state"]
+    assert any(not torch.equal(value, raw[name]) for name, value in last["state_dict"].items())
+    tested = json.loads(Path("runs/unet/0/summary.json").read_text())["metrics"]["test/iou"]
+    code, out, _ = tasklight("test", "--ckpt_path", "runs/unet/0")
+    assert code == 0 and f"{tested:.4f}" in out
+
+
 @pytest.mark.parametrize("step", [0, 3, STEPS - 1, STEPS, 2 * STEPS + 6, 3 * STEPS - 1])
 def test_a_signal_at_any_step_loses_nothing(tasklight, monkeypatch, step):
     handler = signal.getsignal(signal.SIGINT)
