@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -202,6 +203,24 @@ def test_captions_are_translated_in_an_hour_of_a_core(tasklight, recipe, addon, 
     assert tasklight("fit", *configs, "--data.root", root, *flags, "--trainer.max_time", f"00:00:{minutes}:00")[0] == 0
     key, value = promised
     assert json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())["metrics"][key] >= value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "flags", "nats"),
+    [
+        ("gpt", ["--data.context", "256", "--data.batch_size", "8"], 1.65),
+        ("text_lstm", ["--model.net.width", "512", "--model.net.dropout", "0.2"], 1.70),
+    ],
+)
+def test_shakespeare_is_learned_in_twenty_minutes_of_a_core(tasklight, recipe, flags, nats):
+    configs = [f"configs/{recipe}.yaml", "configs/addons/data_tinyshakespeare.yaml"]
+    given = [part for config in configs for part in ("--config", str(ROOT / config))]
+    flags = [*flags, "--data.root", str(Path(real_data("tinyshakespeare")).parent)]
+    flags += ["--trainer.precision", "bf16-mixed", "--trainer.max_time", "00:00:20:00"]
+    assert tasklight("fit", *given, *flags)[0] == 0
+    bits = json.loads(Path(f"runs/{recipe}/0/summary.json").read_text())["metrics"]["test/bits_per_character"]
+    assert bits * math.log(2) <= nats
 
 
 def test_korean_sentences_are_understood():
