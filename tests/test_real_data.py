@@ -230,6 +230,37 @@ def test_korean_sentences_are_understood():
 
 
 @pytest.mark.slow
+def test_a_net_that_has_read_reviews_needs_fewer_labels(tasklight, tmp_path):
+    torch.set_num_threads(os.cpu_count() or 1)
+    data = TextClassificationCSVDataModule(f"{real_data('nsmc')}/reviews.tsv", "document")
+    (tmp_path / "reviews.txt").write_text("\n".join(data.of_part("train")[0]), "utf-8")
+    (tmp_path / "labelled").mkdir()
+    for part, count in (("train", 2000), ("val", 500), ("test", 8000)):
+        rows = [f"{text}\t{label}\n" for text, label in zip(*data.of_part(part), strict=True)]
+        (tmp_path / "labelled" / f"{part}.tsv").write_text("".join(["text\tlabel\n", *rows[:count]]), "utf-8")
+    config, reader = (str(ROOT / "configs" / f"{name}.yaml") for name in ("bert_classifier", "bert"))
+    read = ["--data", "datamodules.text.TextFolderDataModule", "--data.root", str(tmp_path / "reviews.txt")]
+    read += ["--data.kind", "wordpiece", "--data.vocab_size", "4096", "--data.context", "64", "--data.batch_size", "16"]
+    read += ["--trainer.max_epochs", "100", "--trainer.check_val_every_n_epoch", "1"]
+    assert tasklight("fit", "--config", reader, *read, "--trainer.max_time", "00:00:20:00")[0] == 0
+    flags = ["--data", "datamodules.text_classification.TextClassificationCSVDataModule"]
+    flags += ["--data.root", str(tmp_path / "labelled"), "--data.tokenizer_from", "runs/bert/0"]
+    flags += ["--model.optimizer.lr", "3e-4", "--trainer.max_epochs", "8"]
+    means = []
+    for start in ([], ["--model.init_from", "runs/bert/0"]):
+        accuracies = []
+        for seed in ("0", "1", "2"):
+            recipe = f"read_{len(start)}"
+            argv = ["fit", "--config", config, *flags, *start, "--seed_everything", seed, "--recipe", recipe]
+            assert tasklight(*argv)[0] == 0
+            summary = json.loads(Path(f"runs/{recipe}/{seed}/summary.json").read_text())
+            accuracies.append(summary["metrics"]["test/accuracy"])
+        means.append(sum(accuracies) / 3)
+    untrained, fine_tuned = means
+    assert fine_tuned - untrained >= 0.01
+
+
+@pytest.mark.slow
 def test_resnet_names_clothes_in_twenty_minutes(tasklight):
     flags = ["--config", str(ROOT / "configs/addons/data_fashion_mnist.yaml")]
     flags += ["--config", str(ROOT / "configs/addons/airbench.yaml"), "--data.root", real_data("fashion_mnist")]
