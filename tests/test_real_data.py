@@ -209,7 +209,7 @@ def test_captions_are_translated_in_an_hour_of_a_core(tasklight, recipe, addon, 
 @pytest.mark.parametrize(
     ("recipe", "flags", "nats"),
     [
-        ("gpt", ["--data.context", "256", "--data.batch_size", "8"], 1.65),
+        ("gpt", ["--model.net.dim", "192", "--model.net.num_heads", "6", "--model.optimizer.lr", "2e-3"], 1.65),
         ("text_lstm", ["--model.net.width", "512", "--model.net.dropout", "0.2"], 1.70),
     ],
 )
