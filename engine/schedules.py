@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -60,3 +61,10 @@ def scheduled(trainer: Trainer, optimizer: Optimizer, scheduler: LRScheduler) ->
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
     monitor = getattr(scheduler, "monitor", None)  # only reducing on a plateau looks at a metric
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}}
+
+
+def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
+    """Return a net's parameters for its optimizer, whose weight decay spares all but matrices."""
+    matrices = [parameter for parameter in net.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in net.parameters() if parameter.ndim < 2]
+    return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]

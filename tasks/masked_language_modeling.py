@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from engine.pictures import bars, show
-from engine.schedules import WarmupCosine, scheduled
+from engine.schedules import WarmupCosine, parameter_groups, scheduled
 from engine.text_pictures import text_table
 
 MASKED = 0.15  # share of the tokens that val and test ask for
@@ -187,9 +187,7 @@ class MaskedLanguageModelingTask(LightningModule):
         return {"test/masked_accuracy": float(accuracy.compute())}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        matrices = [parameter for parameter in self.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in self.parameters() if parameter.ndim < 2]
-        optimizer = self.optimizer([{"params": matrices}, {"params": others, "weight_decay": 0.0}])
+        optimizer = self.optimizer(parameter_groups(self))
         return scheduled(self.trainer, optimizer, self.scheduler(optimizer))
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from engine.pictures import show
-from engine.schedules import WarmupCosine, scheduled
+from engine.schedules import WarmupCosine, parameter_groups, scheduled
 from engine.text_pictures import text_table
 from tasks.classification import classification_metrics, filled_table, report, start_from
 
@@ -158,7 +158,5 @@ class TextClassificationTask(LightningModule):
         return {f"test/{name}": float(values[name]) for name in names if name in values}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        matrices = [parameter for parameter in self.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in self.parameters() if parameter.ndim < 2]
-        optimizer = self.optimizer([{"params": matrices}, {"params": others, "weight_decay": 0.0}])
+        optimizer = self.optimizer(parameter_groups(self))
         return scheduled(self.trainer, optimizer, self.scheduler(optimizer))

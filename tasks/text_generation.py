@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchmetrics import SumMetric
 
 from engine.pictures import show
-from engine.schedules import WarmupCosine, scheduled
+from engine.schedules import WarmupCosine, parameter_groups, scheduled
 from engine.text_pictures import text_heat, text_table
 from tasks.kneser_ney import KneserNey
 
@@ -188,9 +188,7 @@ class TextGenerationTask(LightningModule):
         self.state, self.samples = checkpoint["text_state"]["state"], checkpoint["text_state"]["samples"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        matrices = [parameter for parameter in self.parameters() if parameter.ndim > 1]
-        others = [parameter for parameter in self.parameters() if parameter.ndim < 2]
-        optimizer = self.optimizer([{"params": matrices}, {"params": others, "weight_decay": 0.0}])
+        optimizer = self.optimizer(parameter_groups(self))
         return scheduled(self.trainer, optimizer, self.scheduler(optimizer))
 
 
