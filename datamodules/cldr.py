@@ -16,8 +16,9 @@ from typing import Literal
 
 from babel import Locale, dates, lists, numbers, units
 
+from datamodules.sentence_pairs import Pairs
 from datamodules.tokenization import Kind
-from datamodules.translation import Pairs, TranslationDataModule
+from datamodules.translation import TranslationDataModule
 from engine.cache import cached
 
 DRAWN = 30_000  # phrases, before doubles are left out

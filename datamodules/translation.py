@@ -7,116 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
 from tokenizers import Tokenizer
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from datamodules.batches import ResumableLoader, batched, generator_for, shuffled
+from datamodules.batches import ResumableLoader, batched, shuffled
 from datamodules.picture_store import PARTS, split_by_content
+from datamodules.sentence_pairs import SPECIAL, BucketedBatches, Pairs, SentencePairs, Sentences
 from datamodules.text import find_texts, read_text
-from datamodules.tokenization import UNKNOWN, Kind, kept_tokenizer
+from datamodules.tokenization import Kind, kept_tokenizer
 from engine.errors import UserError, some
 
-# The first tokens of both languages. Nets know the number of padding, 0.
-PADDING, BEGIN, END = "[PAD]", "[BOS]", "[EOS]"
-SPECIAL = (PADDING, UNKNOWN, BEGIN, END)
-
 MEASURED = 4  # times as many tokens make a batch where no gradients are needed
-
-Pairs = list[tuple[str, str]]  # a sentence and its translation
-
-
-class SentencePairs(Dataset[dict[str, Any]]):
-    """Sentences and their translations, a whole batch at a time.
-
-    A batch has ``source``, int64 (B, S), a sentence and ``[EOS]``, ``target``, int64 (B, T), its translation between
-    ``[BOS]`` and ``[EOS]``, both padded with 0 to the longest, and ``text`` and ``translation`` as they were written.
-
-    Args:
-        pairs: The texts.
-        source: Tokenizer of the sentences.
-        target: Tokenizer of the translations.
-    """
-
-    def __init__(self, pairs: Pairs, source: Tokenizer, target: Tokenizer) -> None:
-        self.pairs = pairs
-        self.sources = numbers(source, [sentence for sentence, _ in pairs])
-        begin = torch.tensor([target.token_to_id(BEGIN)])
-        self.targets = [torch.cat([begin, tokens]) for tokens in numbers(target, [other for _, other in pairs])]
-        self.lengths = np.array([max(map(len, both)) for both in zip(self.sources, self.targets, strict=True)])
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitems__(self, rows: list[int]) -> dict[str, Any]:
-        return {
-            "source": pad_sequence([self.sources[row] for row in rows], batch_first=True),
-            "target": pad_sequence([self.targets[row] for row in rows], batch_first=True),
-            "text": [self.pairs[row][0] for row in rows],
-            "translation": [self.pairs[row][1] for row in rows],
-        }
-
-    def bucketed(self, batch_tokens: int, tie: np.ndarray | None = None) -> list[list[int]]:
-        """Return batches of sentences of about the same length.
-
-        Args:
-            batch_tokens: Tokens of a batch with its padding, of the longer side; one sentence may have more.
-            tie: Order of sentences of the same length; how many batches there are does not depend on it.
-        """
-        order = np.lexsort((np.arange(len(self)) if tie is None else tie, self.lengths))
-        batches: list[list[int]] = [[]]
-        for row in order.tolist():
-            if batches[-1] and (len(batches[-1]) + 1) * self.lengths[row] > batch_tokens:
-                batches.append([])
-            batches[-1].append(row)
-        return batches
-
-
-class BucketedBatches(Dataset[dict[str, Any]]):
-    """Training batches by their numbers; which sentences of about the same length meet changes from epoch to epoch.
-
-    Args:
-        pairs: The sentences.
-        batch_tokens: Tokens of a batch.
-    """
-
-    def __init__(self, pairs: SentencePairs, batch_tokens: int) -> None:
-        self.pairs, self.batch_tokens = pairs, batch_tokens
-        self.epoch, self.batches = -1, pairs.bucketed(batch_tokens)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitems__(self, number: list[int]) -> dict[str, Any]:
-        epoch, place = divmod(number[0], len(self))
-        if epoch != self.epoch:
-            tie = torch.randperm(len(self.pairs), generator=generator_for(epoch)).numpy()
-            self.epoch, self.batches = epoch, self.pairs.bucketed(self.batch_tokens, tie)
-        return self.pairs.__getitems__(self.batches[place])
-
-
-class Sentences(Dataset[dict[str, Any]]):
-    """What is to be translated. A sample has ``source``, int64 (S,), ``text`` and ``path``.
-
-    Args:
-        sentences: Where each is from, and the sentence.
-        tokenizer: Tokenizer of the source.
-        skipped: Files that cannot be read.
-    """
-
-    def __init__(self, sentences: Pairs, tokenizer: Tokenizer, skipped: list[str]) -> None:
-        self.sentences, self.skipped = sentences, skipped
-        self.sources = numbers(tokenizer, [sentence for _, sentence in sentences])
-
-    def __len__(self) -> int:
-        return len(self.sentences)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        path, sentence = self.sentences[index]
-        return {"source": self.sources[index], "text": sentence, "path": path}
 
 
 class TranslationDataModule(LightningDataModule):
@@ -273,12 +175,6 @@ class ParallelTextDataModule(TranslationDataModule):
             there = f"{self.root} holds no .tsv with sentences"
             raise UserError(f"{there}: name the endings of aligned files by data.source and data.target")
         return split_off(pairs)
-
-
-def numbers(tokenizer: Tokenizer, sentences: list[str]) -> list[Tensor]:
-    """Return the tokens of sentences and the end behind each, int64 (T,)."""
-    end = tokenizer.token_to_id(END)
-    return [torch.tensor([*found.ids, end]) for found in tokenizer.encode_batch(sentences, add_special_tokens=False)]
 
 
 def read_tsv(path: Path, columns: tuple[int, int]) -> Pairs:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
+from datamodules.sentence_pairs import Pairs
 from datamodules.text_sets import fetch
 from datamodules.tokenization import Kind
-from datamodules.translation import Pairs, TranslationDataModule, read_aligned, read_tsv, split_off
+from datamodules.translation import TranslationDataModule, read_aligned, read_tsv, split_off
 
 # Captions of pictures in three languages (Elliott et al. 2016; research use). Of every file its SHA-256.
 MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/"

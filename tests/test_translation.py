@@ -19,17 +19,10 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from datamodules.cldr import CLDRPhrasesDataModule
+from datamodules.sentence_pairs import SPECIAL, BucketedBatches, SentencePairs
 from datamodules.text_sets import fetch
 from datamodules.tokenization import learn_tokenizer
-from datamodules.translation import (
-    SPECIAL,
-    BucketedBatches,
-    ParallelTextDataModule,
-    SentencePairs,
-    read_aligned,
-    read_tsv,
-    split_off,
-)
+from datamodules.translation import ParallelTextDataModule, read_aligned, read_tsv, split_off
 from datamodules.translation_sets import Multi30kDataModule, TatoebaDataModule
 from engine.errors import UserError
 from engine.text_pictures import LINE, alignment, stacked
