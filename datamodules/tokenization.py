@@ -3,14 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal
 
 import numpy as np
-import torch
 from tokenizers import Encoding, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from engine.cache import cached
+from engine.checkpoints import read_best
 from engine.errors import UserError
 
 Kind = Literal["characters", "words", "bpe", "wordpiece"]
@@ -35,12 +34,10 @@ def tokenizer_of(source: str) -> str:
     Raises:
         UserError: There is no such checkpoint, or it is not of texts.
     """
-    path = Path(source)
-    path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"]["tokenizer"]
-    except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
-        raise UserError(f"data.tokenizer_from: {path} is no checkpoint with a tokenizer: {error}") from error
+    facts = read_best(source, "data.tokenizer_from")["hyper_parameters"]
+    if "tokenizer" not in facts:
+        raise UserError(f"data.tokenizer_from: {source} is not of texts")
+    return facts["tokenizer"]
 
 
 def learn_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[str] = (UNKNOWN,)) -> Tokenizer:

@@ -44,3 +44,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "hyper_parameters" not in checkpoint:
         raise UserError(f"the checkpoint {path} was not written by this program")
     return checkpoint
+
+
+def read_best(source: str, setting: str) -> dict[str, Any]:
+    """Read a checkpoint, or that of a run folder which was best on the val part, without running any code from it.
+
+    Args:
+        source: The file or the folder.
+        setting: What the user has named it by, to be said where it is missing.
+
+    Raises:
+        UserError: It is not there, or as of ``read_checkpoint``.
+    """
+    path = Path(source)
+    path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{setting}: {path} does not exist; a checkpoint or a run folder is needed")
+    return read_checkpoint(path)

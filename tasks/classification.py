@@ -2,8 +2,6 @@
 
 import io
 from collections.abc import Callable
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import pandas as pd
@@ -22,6 +20,7 @@ from torchmetrics.classification import (
 )
 from torchvision.transforms.v2 import CutMix, MixUp
 
+from engine.checkpoints import read_best
 from engine.errors import UserError
 from engine.pictures import bars, decision_regions, grid, heatmap, picture_of, reliability, show
 from engine.schedules import WarmupCosine, scheduled
@@ -304,15 +303,10 @@ def start_from(net: Any, source: str, class_names: list[str], tokenizer: str | N
     Raises:
         UserError: There is no such checkpoint, nothing of it fits, or its tokens are others.
     """
-    path = Path(source)
-    path = path / "checkpoints" / "best.ckpt" if path.is_dir() else path
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state, facts = checkpoint["state_dict"], checkpoint["hyper_parameters"]
-    except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
-        raise UserError(f"model.init_from: {path} is no checkpoint that can be read: {error}") from error
+    checkpoint = read_best(source, "model.init_from")
+    state, facts = checkpoint["state_dict"], checkpoint["hyper_parameters"]
     if tokenizer is not None and facts.get("tokenizer") != tokenizer:
-        raise UserError(f"model.init_from: {path} has other tokens than the data; add --data.tokenizer_from {source}")
+        raise UserError(f"model.init_from: {source} has other tokens than the data; add --data.tokenizer_from {source}")
     given = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
     wanted = net.state_dict(keep_vars=True)
     last = {id(parameter) for parameter in net.head.parameters()} if facts.get("class_names") != class_names else set()
@@ -321,6 +315,6 @@ def start_from(net: Any, source: str, class_names: list[str], tokenizer: str | N
     fitting = {name: value for name, value in given.items() if fits[name]}
     fresh = [name for name in wanted if name not in fitting]
     if not fitting:
-        raise UserError(f"model.init_from: nothing of {path} fits the net")
+        raise UserError(f"model.init_from: nothing of {source} fits the net")
     net.load_state_dict(fitting, strict=False)
-    return f"started from {path}: {len(fitting)} of {len(wanted)} tensors fit; new: {', '.join(fresh) or 'none'}"
+    return f"started from {source}: {len(fitting)} of {len(wanted)} tensors fit; new: {', '.join(fresh) or 'none'}"

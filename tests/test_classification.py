@@ -125,7 +125,7 @@ def test_other_classes_start_with_a_new_last_layer(tmp_path):
         assert torch.equal(new.net.features[0].weight, old.net.features[0].weight)
     assert "new: none" in start_from(new.net, path, old.class_names)
     assert torch.equal(new.net.head.weight, old.net.head.weight)
-    with pytest.raises(UserError, match=r"no.ckpt is no checkpoint"):
+    with pytest.raises(UserError, match=r"no.ckpt does not exist"):
         start_from(new.net, str(tmp_path / "no.ckpt"), ["a"])
     other = Perceptron(2, 2)
     with pytest.raises(UserError, match="nothing of"):
