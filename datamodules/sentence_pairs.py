@@ -29,14 +29,17 @@ class SentencePairs(Dataset[dict[str, Any]]):
         pairs: The texts.
         source: Tokenizer of the sentences.
         target: Tokenizer of the translations.
+        longest: Tokens of the longest that are kept; None keeps all.
     """
 
-    def __init__(self, pairs: Pairs, source: Tokenizer, target: Tokenizer) -> None:
-        self.pairs = pairs
-        self.sources = numbers(source, [sentence for sentence, _ in pairs])
+    def __init__(self, pairs: Pairs, source: Tokenizer, target: Tokenizer, longest: int | None = None) -> None:
         begin = torch.tensor([target.token_to_id(BEGIN)])
-        self.targets = [torch.cat([begin, tokens]) for tokens in numbers(target, [other for _, other in pairs])]
-        self.lengths = np.array([max(map(len, both)) for both in zip(self.sources, self.targets, strict=True)])
+        sources = numbers(source, [sentence for sentence, _ in pairs])
+        targets = [torch.cat([begin, tokens]) for tokens in numbers(target, [other for _, other in pairs])]
+        lengths = [max(map(len, both)) for both in zip(sources, targets, strict=True)]
+        kept = [row for row, length in enumerate(lengths) if longest is None or length <= longest]
+        self.pairs, self.lengths = [pairs[row] for row in kept], np.array([lengths[row] for row in kept])
+        self.sources, self.targets = [sources[row] for row in kept], [targets[row] for row in kept]
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -67,12 +67,8 @@ class TranslationDataModule(LightningDataModule):
     def parts(self) -> dict[str, SentencePairs]:
         """The parts as tokens, without what is too long to be trained on."""
         source, target = map(Tokenizer.from_str, self.tokenizers)
-        parts = {part: SentencePairs(self.pairs[part], source, target) for part in PARTS}
-        fits = parts["train"].lengths <= self.longest
-        if not fits.all():
-            kept = [pair for pair, fit in zip(self.pairs["train"], fits, strict=True) if fit]
-            parts["train"] = SentencePairs(kept, source, target)
-        return parts
+        longest = {"train": self.longest, "val": None, "test": None}
+        return {part: SentencePairs(self.pairs[part], source, target, longest[part]) for part in PARTS}
 
     def prepare_data(self) -> None:
         for part in PARTS:
