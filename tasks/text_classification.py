@@ -18,7 +18,7 @@ from torchmetrics import MetricCollection
 from engine.pictures import show
 from engine.schedules import WarmupCosine, parameter_groups, scheduled
 from engine.text_pictures import text_table
-from tasks.classification import classification_metrics, filled_table, report, start_from
+from tasks.class_metrics import classification_metrics, filled_table, report, start_from
 
 SHOWN = 8  # texts in a table
 CHUNK = 256  # rows of a table that are predicted at once

@@ -21,7 +21,8 @@ from datamodules.torchvision_pictures import TorchvisionDataModule
 from engine.errors import UserError
 from nets.cnn import CNN
 from nets.mlp import Perceptron
-from tasks.classification import ClassificationTask, classification_metrics, start_from
+from tasks.class_metrics import classification_metrics, start_from
+from tasks.classification import ClassificationTask
 
 CNN_CONFIG = str(ROOT / "configs" / "cnn.yaml")
 XOR_CONFIG = str(ROOT / "configs" / "xor.yaml")
