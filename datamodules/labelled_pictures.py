@@ -115,7 +115,7 @@ class ClassificationDataModule(LightningDataModule):
         return self.restored.get("in_channels") or self.pictures.images.shape[3]
 
     @property
-    def size(self) -> int:
+    def image_size(self) -> int:
         """Height and width of a picture."""
         return self.restored.get("size") or self.pictures.images.shape[1]
 
@@ -168,7 +168,7 @@ class ClassificationDataModule(LightningDataModule):
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""
-        prepare = partial(square, channels=self.in_channels, size=self.size)
+        prepare = partial(square, channels=self.in_channels, size=self.image_size)
         return UnlabelledPictures(find_pictures(paths), prepare)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class ClassificationDataModule(LightningDataModule):
         return cut_out(image, self.cutout, generator) if self.cutout else image
 
     def state_dict(self) -> dict[str, Any]:
-        return {"in_channels": self.in_channels, "size": self.size}
+        return {"in_channels": self.in_channels, "size": self.image_size}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.restored = state_dict

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+from lightning.pytorch.utilities.seed import isolate_rng
 
 
 def cached(name: str, key: object, build: Callable[[Path], None]) -> Path:
     """Return a folder that ``build`` has filled, now or in an earlier run.
 
     The folder appears under its name only when it is complete, so runs that start at once, or are killed half-way,
-    never see a torn one.
+    never see a torn one. Building leaves the random states alone, so a run that builds equals one that finds.
 
     Args:
         name: Start of the folder's name, for people who look into the cache.
@@ -29,7 +30,8 @@ def cached(name: str, key: object, build: Callable[[Path], None]) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
         try:
-            build(scratch)
+            with isolate_rng():
+                build(scratch)
             try:
                 os.replace(scratch, folder)
             except OSError:  # another run was faster: its folder holds the same

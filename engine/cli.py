@@ -30,7 +30,7 @@ from engine.watch import Watch
 
 # What the data know and the task needs, to build the net among other things.
 FACTS = (
-    *("in_channels", "num_classes", "class_names", "num_features", "num_outputs"),
+    *("in_channels", "image_size", "num_classes", "class_names", "num_features", "num_outputs"),
     *("charset", "tokenizer", "source_tokenizer", "target_tokenizer"),
 )
 

@@ -34,6 +34,7 @@ QUIET = (
     ".*smaller than the logging interval.*",
     ".*could not find the monitored key.*",  # a training that ends before its first validation gets one at the end
     ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*in eval mode at the start of training.*",  # what judges, teaches or is an average does not learn
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )
 
@@ -145,14 +146,15 @@ class Command(CLI):
         """Apply a checkpoint to the user's files, or to what was typed."""
         files, prompts = self.config.predict.input, self.config.predict.prompt
         data: Any = datamodule
+        reader: Any = next((which for which in (model, datamodule) if hasattr(which, "predict_prompts")), None)
         if bool(files) == bool(prompts):
             raise UserError("predict needs files and folders by --input, or texts by --prompt, not both")
-        if prompts and not hasattr(data, "predict_prompts"):
+        if prompts and not reader:
             raise UserError(f"{type(data).__name__} has no use for --prompt; it takes files by --input")
         self.first_lines()
         datamodule.load_state_dict(self.checkpoint.get(type(datamodule).__qualname__, {}))  # some have no state
         paths = [Path(path) for path in files]
-        dataset = data.predict_prompts(prompts) if prompts else cast(Predictable, data).predict_dataset(paths)
+        dataset = reader.predict_prompts(prompts) if prompts else cast(Predictable, data).predict_dataset(paths)
         if dataset.skipped:
             console.print(f"skipped {len(dataset.skipped)} that cannot be read: {some(dataset.skipped)}", markup=False)
         if not len(dataset):

@@ -10,8 +10,10 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from engine.fonts import font
 
 INK, ACCENT, MUTED = "#1b1f24", "#2f6fde", "#b8c0cc"
 CELL, GAP = 150, 8  # side of a sample's picture and the space between two, in pixels
@@ -80,10 +82,10 @@ def grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str] = ()
     shapes = {picture.size for pictures in rows.values() for picture in pictures}
     margin, below, height = 90, 24 if captions else 0, max(CELL * h // max(w, h) for w, h in shapes)
     sheet = Image.new("RGB", (margin + count * (CELL + GAP), len(rows) * (height + GAP) + below), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw, letters = ImageDraw.Draw(sheet), font(13)
     for line, (label, pictures) in enumerate(rows.items()):
         top = line * (height + GAP)
-        draw.text((margin - 12, top + height / 2), label, INK, font, anchor="rm")
+        draw.text((margin - 12, top + height / 2), label, INK, letters, anchor="rm")
         for column, picture in enumerate(pictures):
             scale = CELL / max(picture.size)
             size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -93,7 +95,7 @@ def grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str] = ()
             sheet.paste(fitted, (left + (CELL - size[0]) // 2, top + (height - size[1]) // 2))
     for column, caption in enumerate(captions):
         middle = margin + column * (CELL + GAP) + CELL / 2
-        draw.text((middle, sheet.height - below / 2 - GAP / 2), caption, INK, font, anchor="mm")
+        draw.text((middle, sheet.height - below / 2 - GAP / 2), caption, INK, letters, anchor="mm")
     return sheet
 
 

@@ -61,11 +61,11 @@ class Record(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
         self.step = trainer.global_step
-        # What the task minimizes goes to the loggers at once: every ``log`` of a module costs milliseconds.
+        # What the step has returned goes to the loggers at once: every ``log`` of a module costs milliseconds.
         if trainer.global_step and trainer.global_step % self.steps == 0:
-            loss = {"train/loss": float(outputs["loss"]), "epoch": trainer.current_epoch}
+            values = {f"train/{name}": float(value) for name, value in outputs.items()}
             for logger in trainer.loggers:
-                logger.log_metrics(loss, step=trainer.global_step - 1)
+                logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
         self.samples += len(next(value for value in batch.values() if isinstance(value, Tensor))) * trainer.world_size
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

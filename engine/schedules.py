@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -54,7 +54,7 @@ def progress(trainer: Trainer, steps: int) -> float:
     return min(1.0, max(shares))
 
 
-def scheduled(trainer: Trainer, optimizer: Optimizer, scheduler: LRScheduler) -> OptimizerLRScheduler:
+def scheduled(trainer: Trainer, optimizer: Optimizer, scheduler: LRScheduler) -> OptimizerLRSchedulerConfig:
     """Join optimizer and scheduler for ``configure_optimizers``: ours moves every step, torch's own once an epoch."""
     if isinstance(scheduler, WarmupCosine):
         scheduler.trainer = trainer

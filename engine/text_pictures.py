@@ -1,24 +1,16 @@
 """Pictures of texts, in Latin letters and Hangul."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
+from engine.fonts import font
 from engine.pictures import INK, MUTED
 
 SIZE, LINE = 14, 20  # of a letter and of a line, in pixels
 PAD = 10
-
-
-def font() -> ImageFont.FreeTypeFont:
-    """Return a font that has Hangul (Nanum Gothic, OFL)."""
-    package = find_spec("koreanize_matplotlib")  # not imported: that would change the font of all figures
-    folder = package.submodule_search_locations[0] if package and package.submodule_search_locations else ""
-    return ImageFont.truetype(str(Path(folder, "fonts", "NanumGothic.ttf")), SIZE)
 
 
 def wrapped(text: str, width: int, letters: ImageFont.FreeTypeFont) -> list[str]:
@@ -43,7 +35,7 @@ def text_table(rows: Sequence[Sequence[str]], widths: Sequence[int], most_lines:
         widths: Width of every column in pixels.
         most_lines: Lines of a cell that are shown.
     """
-    letters = font()
+    letters = font(SIZE)
     cells = [
         [wrapped(cell, width - 2 * PAD, letters)[:most_lines] for cell, width in zip(row, widths, strict=True)]
         for row in rows
@@ -71,7 +63,7 @@ def text_heat(pieces: Sequence[tuple[str, float]], most: float, width: int = 900
         most: Value of the darkest colour.
         width: Width of the picture in pixels.
     """
-    letters, shades = font(), colormaps["OrRd"]
+    letters, shades = font(SIZE), colormaps["OrRd"]
     placed: list[tuple[float, int, str, float]] = []
     left, top = float(PAD), PAD
     for piece, value in pieces:
@@ -99,7 +91,7 @@ def alignment(shares: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -
         rows: Tokens of the one text, at the left.
         columns: Tokens of the other, at the top, written upwards where they are long.
     """
-    letters, side = font(), LINE + 4
+    letters, side = font(SIZE), LINE + 4
     rows, columns = ([token.strip() or "·" for token in tokens] for tokens in (rows, columns))
     left, top = (2 * PAD + round(max(map(letters.getlength, tokens), default=0)) for tokens in (rows, columns))
     sheet = Image.new("RGB", (left + side * len(columns) + PAD, top + side * len(rows) + PAD), "white")

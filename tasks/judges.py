@@ -1,0 +1,73 @@
+"""Nets that know pictures by heart enough to judge others: taught on the spot, once for every data set, and kept."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
+
+from engine.cache import cached
+
+TURNS = 4  # quarter turns: what a net tells apart where pictures have no classes
+BATCH = 64
+
+
+def pictures_of(datamodule: Any, part: str) -> tuple[Tensor, Tensor]:
+    """Return all pictures of a part, uint8 (N, C, H, W), without random changes, and their classes (N,), or zeros."""
+    batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.in_order(part)]
+    pictures = torch.cat([(batch["image"] * 255).round().byte() for batch in batches])
+    labels = torch.cat([batch.get("label", torch.zeros(len(batch["image"]), dtype=torch.long)) for batch in batches])
+    return pictures, labels
+
+
+def taught(
+    make: Callable[[], nn.Module],
+    datamodule: Any,
+    num_classes: int,
+    steps: int,
+    device: torch.device,
+    seed: int = 0,
+) -> nn.Module:
+    """Return a net that tells the classes of a data set's training pictures apart, frozen and ready to judge.
+
+    It is the same on every call, so what it measures can be compared between trainings. Where there are no classes it
+    tells how often a picture was turned by a quarter (Gidaris et al. 2018, https://arxiv.org/abs/1803.07728).
+
+    Args:
+        make: Builds the net, from pictures (B, C, H, W) in [0, 1] to logits.
+        datamodule: Where the pictures come from.
+        num_classes: Number of classes, below 2 if there are none.
+        steps: Batches of 64 that it sees.
+        device: Where it is taught.
+        seed: Where its weights start and which pictures it sees first.
+    """
+    pictures, labels = pictures_of(datamodule, "train")
+    content = hashlib.sha256(pictures.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    key = {"format": 1, "net": repr(make()), "pictures": content, "classes": num_classes, "steps": steps, "seed": seed}
+
+    def build(folder: Path) -> None:
+        torch.manual_seed(seed)
+        net = make().to(device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+        schedule = OneCycleLR(optimizer, 5e-3, steps)
+        for _ in track(range(steps), "teaching a net to judge", transient=True, disable=steps < 100):
+            rows = torch.randint(len(pictures), (BATCH,))
+            image, truth = pictures[rows].to(device) / 255, labels[rows].to(device)
+            if num_classes < 2:
+                image = torch.cat([image[turns::TURNS].rot90(turns, (2, 3)) for turns in range(TURNS)])
+                truth = torch.arange(TURNS, device=device).repeat_interleave(BATCH // TURNS)
+            loss = F.cross_entropy(net(image), truth)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        torch.save(net.cpu().state_dict(), folder / "net.pt")
+
+    net = make()
+    net.load_state_dict(torch.load(cached("judges", key, build) / "net.pt", weights_only=True))
+    return net.requires_grad_(False).eval()
