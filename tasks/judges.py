@@ -15,10 +15,23 @@ from engine.cache import cached
 
 TURNS = 4  # quarter turns: what a net tells apart where pictures have no classes
 BATCH = 64
+WINDOWS, SIDE = 8192, 32  # how many windows of photos a net sees, and their side
+
+
+def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn pictures (B, C, S, S) by quarters, and return how often each was turned (B,)."""
+    parts = [pictures[turns::TURNS].rot90(turns, (2, 3)) for turns in range(TURNS)]
+    counts = torch.tensor([len(part) for part in parts])
+    return torch.cat(parts), torch.arange(TURNS).repeat_interleave(counts).to(pictures.device)
 
 
 def pictures_of(datamodule: Any, part: str) -> tuple[Tensor, Tensor]:
-    """Return all pictures of a part, uint8 (N, C, H, W), without random changes, and their classes (N,), or zeros."""
+    """Return all pictures of a part, uint8 (N, C, H, W), without random changes, and their classes (N,), or zeros.
+
+    Photos are of many sizes: of those to train on there are windows.
+    """
+    if part == "train" and hasattr(datamodule, "some_windows"):
+        return datamodule.some_windows(WINDOWS, SIDE), torch.zeros(WINDOWS, dtype=torch.long)
     batches = [datamodule.on_after_batch_transfer(batch, 0) for batch in datamodule.in_order(part)]
     pictures = torch.cat([(batch["image"] * 255).round().byte() for batch in batches])
     labels = torch.cat([batch.get("label", torch.zeros(len(batch["image"]), dtype=torch.long)) for batch in batches])
@@ -32,11 +45,13 @@ def taught(
     steps: int,
     device: torch.device,
     seed: int = 0,
+    lesson: Callable[[Tensor], tuple[Tensor, Tensor]] = turned,
 ) -> nn.Module:
     """Return a net that tells the classes of a data set's training pictures apart, frozen and ready to judge.
 
     It is the same on every call, so what it measures can be compared between trainings. Where there are no classes it
-    tells how often a picture was turned by a quarter (Gidaris et al. 2018, https://arxiv.org/abs/1803.07728).
+    tells what was done to a picture: how often it was turned by a quarter (Gidaris et al. 2018,
+    https://arxiv.org/abs/1803.07728), or another lesson.
 
     Args:
         make: Builds the net, from pictures (B, C, H, W) in [0, 1] to logits.
@@ -45,10 +60,12 @@ def taught(
         steps: Batches of 64 that it sees.
         device: Where it is taught.
         seed: Where its weights start and which pictures it sees first.
+        lesson: Changes pictures (B, C, H, W) in [0, 1], and says how (B,), where there are no classes.
     """
     pictures, labels = pictures_of(datamodule, "train")
     content = hashlib.sha256(pictures.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-    key = {"format": 1, "net": repr(make()), "pictures": content, "classes": num_classes, "steps": steps, "seed": seed}
+    key = {"format": 2, "net": repr(make()), "pictures": content, "classes": num_classes, "steps": steps, "seed": seed}
+    key["lesson"] = lesson.__name__
 
     def build(folder: Path) -> None:
         torch.manual_seed(seed)
@@ -59,8 +76,7 @@ def taught(
             rows = torch.randint(len(pictures), (BATCH,))
             image, truth = pictures[rows].to(device) / 255, labels[rows].to(device)
             if num_classes < 2:
-                image = torch.cat([image[turns::TURNS].rot90(turns, (2, 3)) for turns in range(TURNS)])
-                truth = torch.arange(TURNS, device=device).repeat_interleave(BATCH // TURNS)
+                image, truth = lesson(image)
             loss = F.cross_entropy(net(image), truth)
             optimizer.zero_grad()
             loss.backward()
