@@ -41,6 +41,7 @@ class PerceptualDistance(nn.Module):
         self.layers = layers.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.eval()  # the trainer leaves every module in the mode that it finds it in
 
     def train(self, mode: bool = True) -> "PerceptualDistance":
         """Stay as it was taught, whatever happens around it."""

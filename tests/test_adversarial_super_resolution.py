@@ -97,7 +97,9 @@ def test_damage_is_of_every_kind_and_is_named():
 
 
 def test_who_judges_gets_no_gradient_and_stays_as_it_was_taught():
-    task = tiny().train()
+    task = tiny()
+    assert not any(module.training for net in (task.judge, task.teacher) for module in net.modules())
+    task.train()
     assert not any(p.requires_grad for net in (task.judge, task.teacher, task.pixel_net) for p in net.parameters())
     assert not any(module.training for net in (task.judge, task.teacher) for module in net.modules())
     fake = torch.rand(1, 3, 16, 16, requires_grad=True)
