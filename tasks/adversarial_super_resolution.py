@@ -19,9 +19,10 @@ from engine.schedules import WarmupCosine, progress, scheduled
 from engine.turns import follow_schedules, in_turns, minimize
 from nets.cnn import CNN
 from tasks.judges import taught
-from tasks.perceptual import KINDS, PerceptualDistance, damaged, lpips, vgg_distance
+from tasks.perceptual import EXEMPLARS, KINDS, PerceptualDistance, damaged, exemplars, lpips, vgg_distance
 from tasks.super_resolution import SuperResolutionTask, resized
 
+KNOWN = EXEMPLARS[0]
 LESSON = 150  # batches that a net learns from before it judges
 TEACHER, JUDGE = 16, 12  # widths of the net whose distance is minimized, and of that whose distance is measured
 
@@ -32,8 +33,9 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
     First the net learns pixels alone, or starts from a net that has; what it was then is kept as SRResNet, to compare
     with. Then it minimizes a sum of mean absolute error, perceptual distance, and what the discriminator holds against
     it. That perceptual distance is by torchvision's VGG19 if its weights were downloaded some day, else by a small net
-    taught on the spot. The one that is measured always is by a net taught on the spot, of another width and start, so
-    it can be compared between machines; with the weights at hand, ``lpips`` is measured as well.
+    taught on the spot to tell kinds of damage apart. The distance that is measured is by another net, taught to know
+    windows of photos again, so what was minimized is not what is measured; with the weights of AlexNet at hand,
+    ``lpips`` is measured as well.
 
     Args:
         net: Network from small pictures (B, in_channels, H, W) to large ones (B, in_channels, scale * H, scale * W).
@@ -70,8 +72,8 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         pixels_first: float = 0.6,
         loss: Literal["relativistic", "plain"] = "relativistic",
         pixel_weight: float = 1.0,
-        perceptual_weight: float = 0.1,
-        adversarial_weight: float = 0.01,
+        perceptual_weight: float = 1.0,
+        adversarial_weight: float = 0.005,
         clip: float = 0.0,
         accumulate: int = 1,
         scheduler: LRSchedulerCallable = WarmupCosine,
@@ -88,7 +90,7 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         self.adversarial = False  # whether the discriminator takes part
         self.pixel_net = deepcopy(self.net).requires_grad_(False)  # the net as it was when the discriminator came
         self.teacher = PerceptualDistance(CNN(in_channels, KINDS, TEACHER).features)
-        self.judge = PerceptualDistance(CNN(in_channels, KINDS, JUDGE).features)
+        self.judge = PerceptualDistance(CNN(in_channels, KNOWN, JUDGE).features)
         self.vgg: list[PerceptualDistance] = []  # the teacher's place is its, if it is at hand; in no checkpoint
         self.lpips: list[Any] = []
         self.distances = MeanMetric()
@@ -104,10 +106,12 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         if self.trainer.ckpt_path:  # a checkpoint brings all but VGG
             return
         data: Any = getattr(self.trainer, "datamodule", None)
-        for seed, (distance, width) in enumerate(((self.teacher, TEACHER), (self.judge, JUDGE))):
-            make = partial(CNN, self.hparams["in_channels"], KINDS, width)
-            net: Any = taught(make, data, 0, LESSON, device, seed, damaged)
-            distance.layers.load_state_dict(net.features.state_dict())
+        in_channels = self.hparams["in_channels"]
+        make_teacher, make_judge = partial(CNN, in_channels, KINDS, TEACHER), partial(CNN, in_channels, KNOWN, JUDGE)
+        teacher: Any = taught(make_teacher, data, KINDS, LESSON, device, 0, damaged)
+        judge: Any = taught(make_judge, data, KNOWN, LESSON, device, 1, exemplars, EXEMPLARS)
+        self.teacher.layers.load_state_dict(teacher.features.state_dict())
+        self.judge.layers.load_state_dict(judge.features.state_dict())
         if self.init_from:
             self._start_from(self.init_from)
             self._begin()
