@@ -59,6 +59,7 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
     primary = "perceptual_distance"
     perfect = 0.0
     shown = ("bicubic", "SRResNet", "net")
+    begun: Tensor
 
     def __init__(
         self,
@@ -87,7 +88,8 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         self.optimizer_d, self.init_from, self.pixels_first, self.loss = optimizer_d, init_from, pixels_first, loss
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
         self.adversarial_weight, self.clip, self.accumulate = adversarial_weight, clip, accumulate
-        self.adversarial = False  # whether the discriminator takes part
+        self.adversarial = False  # whether the discriminator takes part in the training
+        self.register_buffer("begun", torch.tensor(0))  # whether it ever has
         self.pixel_net = deepcopy(self.net).requires_grad_(False)  # the net as it was when the discriminator came
         self.teacher = PerceptualDistance(CNN(in_channels, KINDS, TEACHER).features)
         self.judge = PerceptualDistance(CNN(in_channels, KNOWN, JUDGE).features)
@@ -135,16 +137,19 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
     def _begin(self) -> None:
         """Let the discriminator in, and keep the net as it is now."""
         self.pixel_net.load_state_dict(self.net.state_dict())
+        self.begun.fill_(1)
         self.adversarial = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["adversarial"], checkpoint["vgg"] = self.adversarial, bool(self.vgg)
+        checkpoint["vgg"] = bool(self.vgg)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.adversarial = checkpoint["adversarial"]
         trainer = self._trainer
         if trainer and trainer.training and checkpoint["vgg"] != bool(self.vgg):
             raise UserError("the training cannot go on as it began: VGG19's weights have come or gone since")
+
+    def on_train_start(self) -> None:
+        self.adversarial = bool(self.begun)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         if not self.adversarial:
@@ -152,6 +157,9 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
             due = progress(self.trainer, batches) >= self.pixels_first
             if self.trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices begin alike
                 self._begin()
+                # Adam would divide gradients of the whole sum by the size of those of pixels alone: steps ten times as
+                # long as the learning rate says.
+                self.trainer.optimizers[0].state.clear()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         optimizer, optimizer_d = in_turns(self)
@@ -195,7 +203,7 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
 
     def _by_pixels(self, small: Tensor) -> Tensor:
         """Return what the net made of pictures (B, C, H, W) before the discriminator came."""
-        return (self.pixel_net if self.adversarial else self.net)(small).float().clamp(0, 1)
+        return (self.pixel_net if self.begun else self.net)(small).float().clamp(0, 1)
 
     def _update(self, metrics: MetricCollection, enlarged: Tensor, large: Tensor) -> None:
         super()._update(metrics, enlarged, large)
