@@ -540,10 +540,13 @@ def distance_of_bicubic_photos() -> float:
             x = torch.nn.functional.batch_norm(x, *norm).relu()
         return [*seen, x]
 
+    def length_1(x: torch.Tensor) -> torch.Tensor:
+        return x / x.square().sum(1, keepdim=True).sqrt().clamp(min=1e-3)  # where nothing is seen, all are zero
+
     distances = []
     for pair in bicubic_pairs():
-        cosines = [torch.cosine_similarity(a, b).mean() for a, b in zip(*map(stages, pair), strict=True)]
-        distances.append(2 - 2 * np.mean(cosines))  # of two vectors of length 1
+        stages_of_both = zip(*map(stages, pair), strict=True)
+        distances.append(np.mean([(length_1(a) - length_1(b)).square().sum(1).mean() for a, b in stages_of_both]))
     return float(np.mean(distances))
 
 

@@ -180,6 +180,16 @@ def test_starts_from_the_net_that_has_learned_pixels(tasklight):
     assert code == 2 and "ClassificationTask" in one_line(err)
 
 
+def test_before_the_discriminator_comes_the_net_is_compared_with_itself():
+    task, small = tiny().eval(), torch.rand(1, 3, 8, 8)
+    nn.init.ones_(task.net.head.bias)
+    with torch.no_grad():
+        torch.testing.assert_close(task._by_pixels(small), task(small).clamp(0, 1))
+        task._begin()
+        nn.init.zeros_(task.net.head.bias)
+        assert not torch.equal(task._by_pixels(small), task(small).clamp(0, 1))
+
+
 def test_vgg_takes_the_place_of_our_net_where_its_weights_are(tmp_path, monkeypatch, tasklight):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert vgg_distance() is None
