@@ -35,6 +35,7 @@ QUIET = (
     ".*could not find the monitored key.*",  # a training that ends before its first validation gets one at the end
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*in eval mode at the start of training.*",  # what judges, teaches or is an average does not learn
+    ".*lr_scheduler.step.* before .*optimizer.step.*",  # a net that waits for its turn
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )
 

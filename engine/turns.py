@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, distributed
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from engine.errors import UserError
 
@@ -62,7 +63,7 @@ def follow_schedules(task: LightningModule) -> None:
     """Move the learning rates at the end of a batch: ours every time, torch's own behind an epoch."""
     for config in task.trainer.lr_scheduler_configs:
         scheduler: Any = config.scheduler
-        if config.reduce_on_plateau:
+        if isinstance(scheduler, ReduceLROnPlateau):
             raise UserError(
                 f"{type(scheduler).__name__} follows a metric; nets that take turns need a schedule in time"
             )

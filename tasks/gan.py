@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 from torchmetrics import CatMetric
 from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
@@ -28,9 +28,8 @@ from tasks.judges import TURNS, pictures_of, taught
 
 SHOWN = 10  # pictures in a row of samples
 COMPARED = 100  # generated and held-out pictures whose nearest training pictures are looked for
-JUDGE_STEPS = 400
 INCEPTION = "checkpoints/weights-inception-2015-12-05-6726825d.pth"  # below torch.hub's folder, if it was downloaded
-TRIES, REFINED = 512, 200  # latent vectors that a search starts from, and steps by which the best is improved
+TRIES, REFINED, SEARCHED = 512, 8, 100  # latent vectors tried, the best of them improved, and by how many steps
 
 
 class GANTask(LightningModule):
@@ -57,7 +56,7 @@ class GANTask(LightningModule):
         steps_d: Batches that the discriminator learns from for every one of the generator.
         augment: Whether the discriminator sees all pictures changed at random (https://arxiv.org/abs/2006.10738), which
             keeps it from learning few pictures by heart.
-        ema_decay: Weight of the past in the moving average of the generator's weights, in [0, 1).
+        ema_decay: Weight of the past in the moving average of the generator's weights, in [0, 1); less at the start.
         clip: Largest norm of a net's gradients; 0 for no limit.
         accumulate: Batches whose gradients make a step.
         scheduler: Learning rate schedule of both.
@@ -81,7 +80,7 @@ class GANTask(LightningModule):
         gradient_penalty: float = 0.0,
         steps_d: int = 1,
         augment: bool = False,
-        ema_decay: float = 0.999,
+        ema_decay: float = 0.995,
         clip: float = 0.0,
         accumulate: int = 1,
         scheduler: LRSchedulerCallable = WarmupCosine,
@@ -97,7 +96,7 @@ class GANTask(LightningModule):
             self.discriminator = discriminator(in_channels, image_size)
         except ValueError as error:  # pictures of a size that the nets cannot make
             raise UserError(str(error)) from error
-        self.averaged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        self.averaged = AveragedModel(self.net, multi_avg_fn=moving_average(ema_decay), use_buffers=True)
         self.averaged.eval()
         self.num_classes, self.latent_dim, self.loss = num_classes or 0, latent_dim, loss
         self.gradient_penalty, self.steps_d, self.augment = gradient_penalty, steps_d, augment
@@ -119,7 +118,7 @@ class GANTask(LightningModule):
         if stage == "fit" and not self.trainer.ckpt_path:  # a checkpoint brings the judge along
             data: Any = getattr(self.trainer, "datamodule", None)
             device = self.trainer.strategy.root_device
-            judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, JUDGE_STEPS, device)
+            judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, 400, device)
             self.judge.load_state_dict(judge.state_dict())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -161,11 +160,9 @@ class GANTask(LightningModule):
         self._report("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        weights = Path(torch.hub.get_dir(), INCEPTION)
-        if weights.exists():
-            path = str(weights)
-            fid = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=path)
-            kid = KernelInceptionDistance(normalize=True, subset_size=50, feature_extractor_weights_path=path)
+        if Path(torch.hub.get_dir(), INCEPTION).exists():
+            fid = FrechetInceptionDistance(normalize=True)
+            kid = KernelInceptionDistance(normalize=True, subset_size=50)
             self.inception = {"fid": fid.to(self.device), "kid": kid.to(self.device)}
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -242,17 +239,20 @@ class GANTask(LightningModule):
     def _found(self, image: Tensor) -> tuple[Tensor, float]:
         """Return the picture (C, H, W) most like ``image`` (1, C, H, W) that can be made, and the RMS difference."""
         tries = latents(range(TRIES), self.latent_dim).to(self.device)
-        errors = torch.cat([(self(z).float() - image).square().mean((1, 2, 3)) for z in tries.split(64)])
+
+        def errors(z: Tensor) -> Tensor:
+            return (self(z).float() - image).square().mean((1, 2, 3))
+
+        best = torch.cat([errors(z) for z in tries.split(64)]).argsort()[:REFINED]
         with torch.inference_mode(False), torch.enable_grad():
-            z, goal = tries[errors.argmin()][None].clone().requires_grad_(True), image.clone()
-            search = torch.optim.Adam([z], lr=0.05)
-            for _ in range(REFINED):
-                difference = (self(z).float() - goal).square().mean()
+            z, image = tries[best].clone().requires_grad_(True), image.clone()
+            search = torch.optim.Adam([z], lr=0.1)
+            for _ in range(SEARCHED):
                 search.zero_grad()
-                difference.backward(inputs=[z])
+                errors(z).sum().backward(inputs=[z])
                 search.step()
-            made = self(z).float().detach()
-        return made[0], float((made - image).square().mean().sqrt())
+        error, place = errors(z).min(0)
+        return self(z[place][None])[0].float().detach(), float(error.detach().sqrt())
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the distance of noise around the mean training picture, blurred."""
@@ -336,6 +336,21 @@ def slope_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tenso
         places = (share * real.float() + (1 - share) * fake.float()).requires_grad_(True)
         slopes = torch.autograd.grad(discriminator(places).sum(), places, create_graph=True)[0]
     return (slopes.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return how averages follow weights: with a tenth of the steps so far as memory, until that is enough."""
+
+    @torch.no_grad()
+    def follow(averages: Tensors, weights: Tensors, steps: Tensor | int) -> None:
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        for average, weight in zip(averages, weights, strict=True):
+            average.copy_(average.lerp(weight, share) if average.is_floating_point() else weight)
+
+    return follow
 
 
 def latents(seeds: Sequence[int], latent_dim: int) -> Tensor:

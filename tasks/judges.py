@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from engine.cache import cached
 
 TURNS = 4  # quarter turns: what a net tells apart where pictures have no classes
-BATCH = 64
+BATCH, MOST_PASSES = 64, 10  # pictures in a batch, and how often it sees each at most
 
 
 def pictures_of(datamodule: Any, part: str) -> tuple[Tensor, Tensor]:
@@ -42,18 +43,21 @@ def taught(
         make: Builds the net, from pictures (B, C, H, W) in [0, 1] to logits.
         datamodule: Where the pictures come from.
         num_classes: Number of classes, below 2 if there are none.
-        steps: Batches of 64 that it sees.
+        steps: Batches that it sees, fewer if there are few pictures.
         device: Where it is taught.
         seed: Where its weights start and which pictures it sees first.
     """
     pictures, labels = pictures_of(datamodule, "train")
+    steps = min(steps, max(10, MOST_PASSES * len(pictures) // BATCH))
     content = hashlib.sha256(pictures.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-    key = {"format": 1, "net": repr(make()), "pictures": content, "classes": num_classes, "steps": steps, "seed": seed}
+    with isolate_rng():  # whether it was taught now or earlier, the run draws the same numbers
+        net = make()
+    key = {"format": 1, "net": repr(net), "pictures": content, "classes": num_classes, "steps": steps, "seed": seed}
 
     def build(folder: Path) -> None:
         torch.manual_seed(seed)
-        net = make().to(device).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+        learner = make().to(device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(learner.parameters(), fused=True)
         schedule = OneCycleLR(optimizer, 5e-3, steps)
         for _ in track(range(steps), "teaching a net to judge", transient=True, disable=steps < 100):
             rows = torch.randint(len(pictures), (BATCH,))
@@ -61,13 +65,12 @@ def taught(
             if num_classes < 2:
                 image = torch.cat([image[turns::TURNS].rot90(turns, (2, 3)) for turns in range(TURNS)])
                 truth = torch.arange(TURNS, device=device).repeat_interleave(BATCH // TURNS)
-            loss = F.cross_entropy(net(image), truth)
+            loss = F.cross_entropy(learner(image), truth)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-        torch.save(net.cpu().state_dict(), folder / "net.pt")
+        torch.save(learner.cpu().state_dict(), folder / "net.pt")
 
-    net = make()
     net.load_state_dict(torch.load(cached("judges", key, build) / "net.pt", weights_only=True))
     return net.requires_grad_(False).eval()

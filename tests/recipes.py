@@ -11,6 +11,8 @@ import torch
 from conftest import write_class_folders, write_masked_pictures
 from PIL import Image
 from sacrebleu import corpus_chrf
+from scipy.linalg import sqrtm
+from scipy.ndimage import gaussian_filter
 from skimage.color import lab2rgb, rgb2lab, rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 from test_captcha import some_texts, write_captchas
@@ -32,6 +34,7 @@ class Recipe:
         baseline: The test metric of the baseline for the small settings, computed another way.
         public: Add-on config of a public data set, and what lays it out in a folder and returns further flags.
         reasons: Number of a promise that cannot apply, and why.
+        learned: What falls while it learns by heart, a column of ``metrics.csv``.
     """
 
     small: list[str]
@@ -42,6 +45,7 @@ class Recipe:
     baseline: Callable[[], float]
     public: dict[str, Callable[[Path], list[str]]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    learned: str = "train/loss"
 
 
 def own_masks(folder: Path) -> list[str]:
@@ -240,6 +244,48 @@ def own_photos(folder: Path) -> list[str]:
         coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
         coarse.resize((90 + i, 70), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
     return ["--data", "datamodules.photos.PhotoFolderDataModule", "--data.crop", "32", "--data.root", str(folder)]
+
+
+def own_pictures(folder: Path) -> list[str]:
+    own_photos(folder)
+    flags = ["--data", "datamodules.picture_folder.PictureFolderDataModule", "--data.size", "24"]
+    return [*flags, "--data.root", str(folder)]
+
+
+def noise_around_the_mean() -> float:
+    """Return the distance between Gaussians fitted to the judge's features, by a root of the product of covariances."""
+    from datamodules.digits import DigitsDataModule
+    from nets.cnn import CNN
+    from tasks.judges import taught
+
+    data = DigitsDataModule(degrees=0, scale=0, num_train=200)
+    judge = taught(lambda: CNN(1, 10, 16), data, 10, 400, torch.device("cpu"))
+    pictures = data.pictures
+    trained, tested = (pictures.images[pictures.parts == part, :, :, 0] / 255 for part in ("train", "test"))
+    blurred = gaussian_filter(trained.mean(0), 1, mode="mirror", radius=2)
+    noise = torch.randn(len(tested), 1, 28, 28, generator=torch.Generator().manual_seed(0)).numpy()[:, 0]
+    made = (blurred + noise * trained.std(0, ddof=1)).clip(0, 1)
+    features = [
+        judge.features(torch.from_numpy(some).float()[:, None]).numpy().astype(np.float64) for some in (tested, made)
+    ]
+    (mean, other), (spread, wide) = zip(*((f.mean(0), np.cov(f, rowvar=False)) for f in features), strict=True)
+    return float(((mean - other) ** 2).sum() + np.trace(spread + wide - 2 * sqrtm(spread @ wide).real))
+
+
+def adversary() -> Recipe:
+    return Recipe(
+        small=["--model.net.width", "4", "--model.discriminator.width", "4", "--data.num_train", "200"],
+        by_heart=[
+            *("--data.num_train", "16", "--data.batch_size", "16", "--trainer.max_epochs", "600"),
+            *("--model.net.width", "16", "--model.discriminator.width", "16"),
+        ],
+        own=own_pictures,
+        inputs=two_pictures,
+        outputs=("_generated.png",),
+        baseline=noise_around_the_mean,
+        public={"data_mnist": partial(idx_files, name="MNIST")},
+        learned="val/novelty",
+    )
 
 
 def own_captchas(folder: Path) -> list[str]:
@@ -613,6 +659,8 @@ RECIPES = {
         baseline=grey_photos,
         public={"data_bsds500": photo_sets},
     ),
+    "dcgan": adversary(),
+    "wgan_gp": adversary(),
     "captcha_crnn": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "200"],
         by_heart=[
