@@ -102,9 +102,8 @@ class GANTask(LightningModule):
         self.gradient_penalty, self.steps_d, self.augment = gradient_penalty, steps_d, augment
         self.clip, self.accumulate = clip, accumulate
         self.optimizer, self.optimizer_d, self.scheduler = optimizer, optimizer_d, scheduler
-        self.judge = CNN(in_channels, self.num_classes if self.num_classes > 1 else TURNS, width=16).requires_grad_(
-            False
-        )
+        self.judge = CNN(in_channels, self.num_classes if self.num_classes > 1 else TURNS, width=16)
+        self.judge.requires_grad_(False).eval()
         self.val_metrics = self._metrics()
         self.test_metrics = self._metrics()
         self.inception: dict[str, Any] = {}  # metrics by the Inception net, if its weights are at hand
@@ -117,6 +116,9 @@ class GANTask(LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit" and not self.trainer.ckpt_path:  # a checkpoint brings the judge along
             data: Any = getattr(self.trainer, "datamodule", None)
+            for part in ("val", "test"):
+                if (count := len(data.in_order(part).dataset)) < 2:
+                    raise UserError(f"a spread cannot be measured with {count} picture in the {part} part; add some")
             device = self.trainer.strategy.root_device
             judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, 400, device)
             self.judge.load_state_dict(judge.state_dict())

@@ -236,18 +236,18 @@ def stocks(small: list[str], by_heart: list[str]) -> Recipe:
     )
 
 
-def own_photos(folder: Path) -> list[str]:
+def own_photos(folder: Path, count: int = 12) -> list[str]:
     """Write smooth coloured pictures of several sizes."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(12):
+    for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
         coarse.resize((90 + i, 70), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
     return ["--data", "datamodules.photos.PhotoFolderDataModule", "--data.crop", "32", "--data.root", str(folder)]
 
 
 def own_pictures(folder: Path) -> list[str]:
-    own_photos(folder)
+    own_photos(folder, 24)
     flags = ["--data", "datamodules.picture_folder.PictureFolderDataModule", "--data.size", "24"]
     return [*flags, "--data.root", str(folder)]
 
@@ -276,7 +276,7 @@ def adversary() -> Recipe:
     return Recipe(
         small=["--model.net.width", "4", "--model.discriminator.width", "4", "--data.num_train", "200"],
         by_heart=[
-            *("--data.num_train", "16", "--data.batch_size", "16", "--trainer.max_epochs", "600"),
+            *("--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "400"),
             *("--model.net.width", "16", "--model.discriminator.width", "16"),
         ],
         own=own_pictures,
