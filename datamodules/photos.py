@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_symmetry
@@ -144,6 +146,12 @@ class PhotosDataModule(LightningDataModule):
         """Return the photos of a part in a fixed order: whole ones of the test part, else their middles."""
         dataset = WholePhotos(self.store, part, None if part == "test" else MIDDLE)
         return ordered(dataset, self.batch_size, dataset.sizes, shared=part != "train")
+
+    def some_windows(self, count: int, side: int) -> Tensor:
+        """Return windows of the training photos, uint8 (count, in_channels, side, side), the same in every training."""
+        with isolate_rng():
+            torch.manual_seed(0)  # their places follow from it
+            return Windows(self.store, side, count).__getitems__(list(range(count)))["image"]
 
     def predict_dataset(self, paths: list[Path]) -> PhotosToRestore:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""

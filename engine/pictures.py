@@ -76,11 +76,12 @@ def grid(rows: Mapping[str, Sequence[Image.Image]], captions: Sequence[str] = ()
 
     Args:
         rows: Label of the row to its pictures, as many in each.
-        captions: A line below each column.
+        captions: A line or more below each column.
     """
     count = max(len(pictures) for pictures in rows.values())
     shapes = {picture.size for pictures in rows.values() for picture in pictures}
-    margin, below, height = 90, 24 if captions else 0, max(CELL * h // max(w, h) for w, h in shapes)
+    below = 8 + 16 * max((caption.count("\n") + 1 for caption in captions), default=0) if captions else 0
+    margin, height = 90, max(CELL * h // max(w, h) for w, h in shapes)
     sheet = Image.new("RGB", (margin + count * (CELL + GAP), len(rows) * (height + GAP) + below), "white")
     draw, letters = ImageDraw.Draw(sheet), font(13)
     for line, (label, pictures) in enumerate(rows.items()):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -38,6 +39,7 @@ class SuperResolutionTask(LightningModule):
 
     primary = "psnr_y"
     perfect = math.inf
+    shown: tuple[str, ...] = ("bicubic", "net")  # rows of the pictures, above the truth
 
     def __init__(
         self,
@@ -55,13 +57,13 @@ class SuperResolutionTask(LightningModule):
         self.scale, self.optimizer, self.scheduler = scale, optimizer, scheduler
         self.val_metrics = luma_metrics()
         self.test_metrics = luma_metrics()
-        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []  # bicubic, net's and true picture: to be shown
+        self.seen: list[tuple[Tensor, ...]] = []  # enlarged in the ways of ``shown``, and the true picture
 
     def forward(self, small: Tensor) -> Tensor:
         """Map pictures (B, in_channels, H, W) in [0, 1] to pictures (B, in_channels, scale * H, scale * W)."""
         return self.net(small)
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor | dict[str, Tensor]:
         large, small = self._pair(batch["image"])
         return F.l1_loss(self(small).float(), large)
 
@@ -73,7 +75,7 @@ class SuperResolutionTask(LightningModule):
                 f"a picture of {pictures.shape[3]} x {pictures.shape[2]} pixels is too small for {self.scale}x"
             )
         large = pictures[..., :H, :W]
-        return large, (resized(large, 1 / self.scale) * 255).round() / 255
+        return large, in_bytes(resized(large, 1 / self.scale))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self._measure(self.val_metrics, batch)
@@ -90,32 +92,47 @@ class SuperResolutionTask(LightningModule):
     def _measure(self, metrics: MetricCollection, batch: dict[str, Tensor]) -> None:
         """Update the metrics, and keep what the pictures will show: the middle of the first pictures."""
         large, small = self._pair(batch["image"])
-        enlarged = (self(small).float().clamp(0, 1) * 255).round() / 255
+        enlarged = in_bytes(self(small))
+        self._update(metrics, enlarged, large)
+        count = SHOWN - len(self.seen)
+        if count > 0:
+            shown = (*self._compared(small[:count]), enlarged[:count], large[:count])
+            self.seen += zip(*(middle(pictures, ZOOM).cpu() for pictures in shown), strict=True)
+
+    def _compared(self, small: Tensor) -> list[Tensor]:
+        """Return what other ways than the net make of pictures (B, C, H, W): (B, C, scale * H, scale * W) each."""
+        return [resized(small, self.scale)]
+
+    def _update(self, metrics: MetricCollection, enlarged: Tensor, large: Tensor) -> None:
+        """Take enlarged and true pictures (B, C, H, W) in [0, 1] into account."""
         metrics.update(self._measured(enlarged), self._measured(large))
-        shown = (resized(small, self.scale), enlarged, large)
-        self.seen += zip(*(middle(pictures[: SHOWN - len(self.seen)], ZOOM).cpu() for pictures in shown), strict=True)
 
     def _measured(self, pictures: Tensor) -> Tensor:
         """Return what of pictures (B, C, H, W) is measured: their luma without the border, (B, 1, H', W')."""
         border = self.scale if min(pictures.shape[2:]) > 2 * self.scale + 11 else 0  # SSIM's windows are 11 wide
         return luma(pictures)[..., border : pictures.shape[2] - border, border : pictures.shape[3] - border]
 
-    def _report(self, stage: str, metrics: MetricCollection) -> None:
-        """Log PSNR and SSIM; show windows of samples."""
+    def _values(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Return what was measured, by name, and begin anew."""
         values = metrics.compute()
-        self.log(f"{stage}/psnr_y", values["psnr_y"], prog_bar=True, sync_dist=True)
-        self.log(f"{stage}/ssim_y", values["ssim_y"], sync_dist=True)
-        rows = [[picture_of(picture) for picture in row] for row in zip(*self.seen, strict=True)]
-        names = ("bicubic", "net", "truth")
-        captions = []
-        for *shown, truth in self.seen:
-            decibels = [
-                peak_signal_noise_ratio(luma(picture[None]), luma(truth[None]), data_range=1.0) for picture in shown
-            ]
-            captions.append(", ".join(f"{value:.1f}" for value in decibels) + " dB")
-        show(self, f"{stage}_samples", grid(dict(zip(names, rows, strict=True)), captions))
         metrics.reset()
+        return values
+
+    def _report(self, stage: str, metrics: MetricCollection) -> None:
+        """Log what was measured; show windows of samples."""
+        for name, value in self._values(metrics).items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == self.primary, sync_dist=True)
+        rows = [[picture_of(picture) for picture in row] for row in zip(*self.seen, strict=True)]
+        captions = [self._caption(shown, truth) for *shown, truth in self.seen]
+        show(self, f"{stage}_samples", grid(dict(zip((*self.shown, "truth"), rows, strict=True)), captions))
         self.seen = []
+
+    def _caption(self, shown: list[Tensor], truth: Tensor) -> str:
+        """Return the PSNR of pictures (C, H, W)."""
+        decibels = [
+            peak_signal_noise_ratio(luma(picture[None]), luma(truth[None]), data_range=1.0) for picture in shown
+        ]
+        return ", ".join(f"{value:.1f}" for value in decibels) + " dB"
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
         """Return for a picture its ``path``, ``input``, and ``enlarged``, ``scale`` times as large."""
@@ -125,20 +142,20 @@ class SuperResolutionTask(LightningModule):
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of bicubic interpolation."""
-        return self._evaluate(datamodule, "bicubic")
+        return self._evaluate(datamodule, lambda small: resized(small, self.scale))
 
     def references(self, datamodule: Any) -> dict[str, dict[str, float]]:
         """Return the metrics of repeating pixels."""
-        return {"nearest pixel": self._evaluate(datamodule, "nearest")}
+        return {"nearest pixel": self._evaluate(datamodule, lambda small: resized(small, self.scale, "nearest"))}
 
-    def _evaluate(self, datamodule: Any, mode: str) -> dict[str, float]:
-        """Measure an interpolation on the test part."""
+    @torch.inference_mode()
+    def _evaluate(self, datamodule: Any, enlarge: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Measure a way to enlarge on the test part."""
         metrics = luma_metrics()
         for batch in datamodule.test_dataloader():
             large, small = self._pair(datamodule.on_after_batch_transfer(batch, 0)["image"])
-            enlarged = (resized(small, self.scale, mode) * 255).round() / 255
-            metrics.update(self._measured(enlarged), self._measured(large))
-        return {f"test/{name}": float(value) for name, value in metrics.compute().items()}
+            self._update(metrics, in_bytes(enlarge(small)), large)
+        return {f"test/{name}": float(value) for name, value in self._values(metrics).items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
@@ -151,6 +168,11 @@ def resized(pictures: Tensor, scale: float, mode: str = "bicubic") -> Tensor:
     if mode == "nearest":
         return F.interpolate(pictures, size)
     return F.interpolate(pictures, size, mode=mode, antialias=True).clamp(0, 1)
+
+
+def in_bytes(pictures: Tensor) -> Tensor:
+    """Return pictures as they come back from a file: in [0, 1], of 256 values."""
+    return (pictures.float().clamp(0, 1) * 255).round() / 255
 
 
 def luma(pictures: Tensor) -> Tensor:

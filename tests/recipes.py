@@ -548,8 +548,8 @@ def noisy_digits() -> float:
     return noise_on(list(pictures.images[pictures.parts == "test"] / 255), 64, 128)
 
 
-def bicubic_photos() -> float:
-    """Return the PSNR of the luma after Pillow has shrunk the photos to a quarter and enlarged them again."""
+def bicubic_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return photos, float64 (H, W, 3), that Pillow has shrunk to a quarter and enlarged again, and the photos."""
 
     def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(picture, 2, 0)]
@@ -561,8 +561,36 @@ def bicubic_photos() -> float:
         height, width = photo.shape[0] // 4, photo.shape[1] // 4
         truth = photo[: 4 * height, : 4 * width]
         enlarged = resize(resize(truth, (width, height)), (4 * width, 4 * height))
-        pairs.append(tuple(rgb2ycbcr(picture)[4:-4, 4:-4, 0] / 255 for picture in (enlarged, truth)))
-    return mean_psnr(pairs)
+        pairs.append((enlarged, truth))
+    return pairs
+
+
+def bicubic_photos() -> float:
+    """Return the PSNR of their luma."""
+    return mean_psnr([tuple(rgb2ycbcr(picture)[4:-4, 4:-4, 0] / 255 for picture in pair) for pair in bicubic_pairs()])
+
+
+def distance_of_bicubic_photos() -> float:
+    """Return their perceptual distance by the net of a training that is there, stage by stage."""
+    state = torch.load("runs/srgan/0/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    layers = {name.removeprefix("judge.layers."): value for name, value in state.items() if name.startswith("judge.")}
+
+    def stages(picture: np.ndarray) -> list[torch.Tensor]:
+        x, seen = torch.from_numpy(picture).movedim(2, 0)[None].float(), []
+        for place in (0, 3, 7, 10, 14, 17):  # convolutions, each with its batch norm behind it
+            if place in (7, 14):  # a stage is over
+                seen.append(x)
+                x = torch.nn.functional.max_pool2d(x, 2, ceil_mode=True)
+            x = torch.nn.functional.conv2d(x, layers[f"{place}.weight"], padding=1)
+            norm = [layers[f"{place + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+            x = torch.nn.functional.batch_norm(x, *norm).relu()
+        return [*seen, x]
+
+    distances = []
+    for pair in bicubic_pairs():
+        cosines = [torch.cosine_similarity(a, b).mean() for a, b in zip(*map(stages, pair), strict=True)]
+        distances.append(2 - 2 * np.mean(cosines))  # of two vectors of length 1
+    return float(np.mean(distances))
 
 
 def grey_photos() -> float:
@@ -645,6 +673,23 @@ RECIPES = {
         inputs=two_pictures,
         outputs=("_enlarged.png",),
         baseline=bicubic_photos,
+        public={"data_set5": photo_sets},
+    ),
+    "srgan": Recipe(
+        small=[
+            *("--model.net.width", "4", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "96"),
+            *("--model.discriminator.width", "4"),
+        ],
+        by_heart=[
+            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "150"),
+            *("--model.scale", "2", "--model.optimizer.lr", "2e-3"),
+            *("--model.pixels_first", "0", "--model.perceptual_weight", "0.5"),  # the opponent is there all the time
+            *("--data.crop", "32", "--data.max_side", "32", "--data.turn", "false"),
+        ],
+        own=own_photos,
+        inputs=two_pictures,
+        outputs=("_enlarged.png",),
+        baseline=distance_of_bicubic_photos,
         public={"data_set5": photo_sets},
     ),
     "colorization": Recipe(

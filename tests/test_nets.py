@@ -16,6 +16,7 @@ from nets.mlp import MLP, MLPEnsemble, Perceptron
 from nets.nlinear import NLinear
 from nets.resnet import ResNet
 from nets.rnn import RNN
+from nets.srgan import Discriminator as SRGANDiscriminator
 from nets.srresnet import SRResNet
 from nets.unet import UNet
 from nets.vgg import VGG
@@ -57,6 +58,7 @@ NETS = {
     "autoencoder": (lambda: Autoencoder(1, 1, width=4), (2, 1, 17, 30), (2, 1, 17, 30)),
     "dncnn": (lambda: DnCNN(3, 3, width=4), (2, 3, 17, 31), (2, 3, 17, 31)),
     "srresnet": (lambda: SRResNet(3, 3, 3, width=4, depth=2), (2, 3, 7, 10), (2, 3, 21, 30)),
+    "srgan": (lambda: SRGANDiscriminator(3, width=4), (2, 3, 33, 50), (2,)),
     "colornet": (lambda: ColorNet(1, 2, width=2), (2, 1, 17, 30), (2, 2, 17, 30)),
     "crnn": (lambda: CRNN(1, 6, width=4, hidden=8), (2, 1, 21, 64), (2, 8, 6)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
