@@ -18,6 +18,7 @@ from nets.resnet import ResNet
 from nets.rnn import RNN
 from nets.srresnet import SRResNet
 from nets.unet import UNet
+from nets.upsampling import UpsamplingGenerator
 from nets.vgg import VGG
 from nets.vit import ViT
 
@@ -59,6 +60,9 @@ NETS = {
     "srresnet": (lambda: SRResNet(3, 3, 3, width=4, depth=2), (2, 3, 7, 10), (2, 3, 21, 30)),
     "colornet": (lambda: ColorNet(1, 2, width=2), (2, 1, 17, 30), (2, 2, 17, 30)),
     "crnn": (lambda: CRNN(1, 6, width=4, hidden=8), (2, 1, 21, 64), (2, 8, 6)),
+    "upsampling generator": (lambda: UpsamplingGenerator(5, 1, 28, width=8), (3, 5), (3, 1, 28, 28)),
+    "upsampling generator, odd size": (lambda: UpsamplingGenerator(5, 3, 45, width=8), (3, 5), (3, 3, 45, 45)),
+    "upsampling generator, tiny picture": (lambda: UpsamplingGenerator(5, 3, 6, width=8), (3, 5), (3, 3, 6, 6)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
 }
 
