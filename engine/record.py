@@ -168,9 +168,9 @@ def finish_checkpoints(
 def skill(task: Task, metric: float, baseline: float) -> float:
     """Return how far a metric is from the baseline on the way to perfection: 1 is perfect, below 0 worse than naive.
 
-    Where there is no perfect value, as for decibels, it is the plain difference.
+    Where there is no perfect value, as for decibels, or the baseline has reached it, it is the plain difference.
     """
-    if math.isinf(task.perfect):
+    if math.isinf(task.perfect) or baseline == task.perfect:
         return metric - baseline
     return (metric - baseline) / (task.perfect - baseline)
 

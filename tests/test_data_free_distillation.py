@@ -161,7 +161,7 @@ def test_gradients_are_clipped_and_accumulated(tmp_path):
     [
         ({"latent_dim": 0}, "model.latent_dim is 0"),
         ({"steps_net": 0}, "model.steps_net is 0"),
-        ({"generator": Generator, "size": 3}, "not 3"),
+        ({"generator": Generator, "size": 3}, "not of 3"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, words):
