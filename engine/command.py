@@ -108,7 +108,9 @@ class Command(CLI):
                 {"config": yaml.safe_load(self.settings), "command": shlex.join(sys.argv), **surroundings}
             )
         try:
-            trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            trainer.ckpt_path = ckpt_path  # by which a task's setup knows that a checkpoint brings what it would make
+            trainer.fit(model, datamodule=datamodule, weights_only=True)
+            trainer.ckpt_path = None  # else the validation at the end would start from it again
             if self.watch.signum:  # in the last epoch
                 raise Stopped(self.watch.signum)
         except Stopped as stop:

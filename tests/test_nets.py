@@ -19,6 +19,7 @@ from nets.rnn import RNN
 from nets.srgan import Discriminator as SRGANDiscriminator
 from nets.srresnet import SRResNet
 from nets.unet import UNet
+from nets.upsampling import UpsamplingGenerator
 from nets.vgg import VGG
 from nets.vit import ViT
 
@@ -61,6 +62,9 @@ NETS = {
     "srgan": (lambda: SRGANDiscriminator(3, width=4), (2, 3, 33, 50), (2,)),
     "colornet": (lambda: ColorNet(1, 2, width=2), (2, 1, 17, 30), (2, 2, 17, 30)),
     "crnn": (lambda: CRNN(1, 6, width=4, hidden=8), (2, 1, 21, 64), (2, 8, 6)),
+    "upsampling generator": (lambda: UpsamplingGenerator(5, 1, 28, width=8), (3, 5), (3, 1, 28, 28)),
+    "upsampling generator, odd size": (lambda: UpsamplingGenerator(5, 3, 45, width=8), (3, 5), (3, 3, 45, 45)),
+    "upsampling generator, tiny picture": (lambda: UpsamplingGenerator(5, 3, 6, width=8), (3, 5), (3, 3, 6, 6)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
 }
 
