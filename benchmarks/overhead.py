@@ -91,9 +91,17 @@ class Loop:
                     self.task.training_step(batch, step)
 
 
-def minimize(task: Any, optimizer: torch.optim.Optimizer, loss: torch.Tensor, batch_idx: int, accumulate: int) -> None:
+def minimize(
+    task: Any,
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    batch_idx: int,
+    accumulate: int,
+    keep_graph: bool = False,
+) -> None:
     """Take a step as one would without Lightning, for tasks whose nets take turns."""
-    loss.backward(inputs=[parameter for group in optimizer.param_groups for parameter in group["params"]])
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    loss.backward(inputs=parameters, retain_graph=keep_graph)
     optimizer.step()
     optimizer.zero_grad()
 

@@ -117,8 +117,8 @@ class GANTask(LightningModule):
         if stage == "fit" and not self.trainer.ckpt_path:  # a checkpoint brings the judge along
             data: Any = getattr(self.trainer, "datamodule", None)
             for part in ("val", "test"):
-                if (count := len(data.in_order(part).dataset)) < 2:
-                    raise UserError(f"a spread cannot be measured with {count} picture in the {part} part; add some")
+                if (count := len(data.in_order(part).dataset)) < 4:  # two in each half
+                    raise UserError(f"the {part} part has {count} picture(s); their spread needs at least four")
             device = self.trainer.strategy.root_device
             judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, 400, device)
             self.judge.load_state_dict(judge.state_dict())

@@ -247,7 +247,7 @@ def own_photos(folder: Path, count: int = 12) -> list[str]:
 
 
 def own_pictures(folder: Path) -> list[str]:
-    own_photos(folder, 24)
+    own_photos(folder, 48)
     flags = ["--data", "datamodules.picture_folder.PictureFolderDataModule", "--data.size", "24"]
     return [*flags, "--data.root", str(folder)]
 
@@ -284,7 +284,7 @@ def adversary() -> Recipe:
         outputs=("_generated.png",),
         baseline=noise_around_the_mean,
         public={"data_mnist": partial(idx_files, name="MNIST")},
-        learned="val/novelty",
+        learned="val/frechet_distance",
     )
 
 
