@@ -10,6 +10,7 @@ from nets.autoencoder import Autoencoder
 from nets.cnn import CNN
 from nets.colornet import ColorNet
 from nets.crnn import CRNN
+from nets.dcgan import Discriminator, Generator
 from nets.dncnn import DnCNN
 from nets.foreign import SMPNet, TimmNet, TorchvisionNet
 from nets.mlp import MLP, MLPEnsemble, Perceptron
@@ -56,6 +57,9 @@ NETS = {
     "gru": (lambda: unsettled(RNN(3, 5, "gru", width=4)), (2, 7, 3), (2, 5)),
     "airbench": (lambda: Airbench(3, 5, widths=(8, 16)), (2, 3, 17, 30), (2, 5)),
     "airbench, grey": (lambda: Airbench(1, 5, widths=(8, 16)), (2, 1, 9, 9), (2, 5)),
+    "dcgan's generator": (lambda: Generator(7, 3, 30, width=4), (2, 7), (2, 3, 30, 30)),
+    "dcgan's discriminator": (lambda: Discriminator(1, 28, width=4), (2, 1, 28, 28), (2,)),
+    "dcgan's discriminator, spectral": (lambda: Discriminator(3, 9, width=4, norm="spectral"), (2, 3, 9, 9), (2,)),
     "autoencoder": (lambda: Autoencoder(1, 1, width=4), (2, 1, 17, 30), (2, 1, 17, 30)),
     "dncnn": (lambda: DnCNN(3, 3, width=4), (2, 3, 17, 31), (2, 3, 17, 31)),
     "srresnet": (lambda: SRResNet(3, 3, 3, width=4, depth=2), (2, 3, 7, 10), (2, 3, 21, 30)),
