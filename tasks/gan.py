@@ -1,6 +1,5 @@
 """Generative adversarial networks: pictures that nobody has taken, from a generator that a discriminator has taught."""
 
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +10,8 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import Dataset
 from torchmetrics import CatMetric
 from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
 
@@ -23,8 +20,10 @@ from engine.pictures import grid, picture_of, show
 from engine.schedules import WarmupCosine, scheduled
 from engine.turns import follow_schedules, in_turns, minimize
 from nets.cnn import CNN
+from tasks.adversarial_losses import discriminator_loss, generator_loss, slope_penalty
 from tasks.differentiable_augmentation import augmented
 from tasks.judges import TURNS, pictures_of, taught
+from tasks.latents import NamedLatents, between, latents, latents_for
 
 SHOWN = 10  # pictures in a row of samples
 COMPARED = 100  # generated and held-out pictures whose nearest training pictures are looked for
@@ -219,7 +218,7 @@ class GANTask(LightningModule):
             grid({label: [picture_of(picture) for picture in pictures] for label, pictures in rows.items()}),
         )
 
-    def predict_prompts(self, prompts: Sequence[str]) -> "NamedLatents":
+    def predict_prompts(self, prompts: Sequence[str]) -> NamedLatents:
         """Return latent vectors for names, whatever they are: the same name always makes the same picture."""
         return NamedLatents(prompts, self.latent_dim)
 
@@ -302,44 +301,6 @@ class GANTask(LightningModule):
         return [scheduled(self.trainer, optimizer, self.scheduler(optimizer)) for optimizer in optimizers]
 
 
-class NamedLatents(Dataset[dict[str, Any]]):
-    """Latent vectors, each drawn by a name: ``latent``, float (latent_dim,), and ``path``, the name."""
-
-    def __init__(self, names: Sequence[str], latent_dim: int) -> None:
-        self.names, self.latent_dim = names, latent_dim
-        self.skipped: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name = self.names[index]
-        return {"latent": latents([zlib.crc32(name.encode())], self.latent_dim)[0], "path": name}
-
-
-def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """Return what a discriminator minimizes, given what it says of real and of generated pictures (B,)."""
-    if kind == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    if kind == "wasserstein":
-        return fake.mean() - real.mean()
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
-
-
-def generator_loss(kind: str, fake: Tensor) -> Tensor:
-    """Return what a generator minimizes, given what is said of its pictures (B,)."""
-    return F.softplus(-fake).mean() if kind == "non_saturating" else -fake.mean()
-
-
-def slope_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """Return how far the discriminator's slope is from 1, squared, at random places between pictures (B, C, H, W)."""
-    share = torch.rand(len(real), 1, 1, 1, device=real.device)
-    with torch.autocast(real.device.type, enabled=False):  # a slope of a slope needs all its digits
-        places = (share * real.float() + (1 - share) * fake.float()).requires_grad_(True)
-        slopes = torch.autograd.grad(discriminator(places).sum(), places, create_graph=True)[0]
-    return (slopes.flatten(1).norm(dim=1) - 1).square().mean()
-
-
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -353,23 +314,6 @@ def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], N
             average.copy_(average.lerp(weight, share) if average.is_floating_point() else weight)
 
     return follow
-
-
-def latents(seeds: Sequence[int], latent_dim: int) -> Tensor:
-    """Return the latent vectors of numbers, (N, latent_dim)."""
-    return torch.stack([torch.randn(latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def latents_for(pictures: Tensor, latent_dim: int) -> Tensor:
-    """Return a latent vector for each of some pictures (B, C, H, W), the same for a picture in any batch."""
-    contents = (pictures * 255).round().byte().cpu().numpy()
-    return latents([zlib.crc32(content.tobytes()) for content in contents], latent_dim).to(pictures.device)
-
-
-def between(start: Tensor, end: Tensor, share: float) -> Tensor:
-    """Return the latent vector a share of the way from one to another (latent_dim,), along the sphere."""
-    angle = torch.arccos(F.cosine_similarity(start, end, dim=0).clamp(-0.999, 0.999))
-    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
 
 
 def nearest(pictures: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:

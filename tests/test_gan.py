@@ -19,19 +19,11 @@ from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from datamodules.digits import DigitsDataModule
 from nets.cnn import CNN
+from tasks.adversarial_losses import discriminator_loss, generator_loss, slope_penalty
 from tasks.differentiable_augmentation import augmented
-from tasks.gan import (
-    GANTask,
-    between,
-    discriminator_loss,
-    generator_loss,
-    latents,
-    latents_for,
-    moving_average,
-    nearest,
-    slope_penalty,
-)
+from tasks.gan import GANTask, moving_average, nearest
 from tasks.judges import pictures_of, taught
+from tasks.latents import between, latents, latents_for
 
 DCGAN, WGAN = (str(ROOT / "configs" / f"{name}.yaml") for name in ("dcgan", "wgan_gp"))
 NARROW = ["--model.net.width", "4", "--model.discriminator.width", "4", "--data.num_train", "200"]
