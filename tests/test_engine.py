@@ -296,9 +296,8 @@ def test_the_default_config_is_read_from_any_directory(tasklight):
 
 @pytest.mark.parametrize("addon", sorted((ROOT / "configs" / "addons").glob("*.yaml")), ids=lambda path: path.stem)
 def test_addons_compose(tasklight, addon):
-    recipe = {"book_stock_rnn": "stock_rnn", "finetune": "cnn", "airbench": "resnet"}.get(
-        addon.stem, "unet"
-    )  # some are for one task only
+    special = {"book_stock_rnn": "stock_rnn", "finetune": "cnn", "airbench": "resnet"}  # some are for one task only
+    recipe = {**special, "dafl": "data_free", "dfad": "data_free"}.get(addon.stem, "unet")
     config = ROOT / "configs" / f"{recipe}.yaml"
     code, out, err = tasklight("fit", "--config", str(config), "--config", str(addon), "--print_config")
     assert code == 0, err
