@@ -142,7 +142,7 @@ class GANTask(LightningModule):
             loss_g = generator_loss(self.loss, self._discriminated(fake))
             minimize(self, optimizer_g, loss_g, batch_idx, self.accumulate)
             self.averaged.update_parameters(self.net)
-            outputs["loss_generator"] = loss_g.detach()
+            outputs["generator_loss"] = loss_g.detach()
         follow_schedules(self)
         return {"loss": loss_d.detach(), **outputs}
 

@@ -162,7 +162,7 @@ def test_steps_are_batches_a_thousand_times(tmp_path, precision, devices):
 def test_the_generator_waits_for_its_turn(tasklight):
     flags = [*SMALL, *QUIET, "--model.steps_d", "3", "--data.batch_size", "20", "--trainer.max_epochs", "1"]
     assert tasklight("fit", "--config", WGAN, *flags)[0] == 0
-    taken = [bool(row["train/loss_generator"]) for row in table("runs/wgan_gp/0") if row["train/loss"]]
+    taken = [bool(row["train/generator_loss"]) for row in table("runs/wgan_gp/0") if row["train/loss"]]
     assert taken == [False, False, True] * 3 + [False]
 
 
