@@ -19,9 +19,10 @@ from engine.schedules import WarmupCosine, progress, scheduled
 from engine.turns import follow_schedules, in_turns, minimize
 from nets.cnn import CNN
 from tasks.judges import taught
-from tasks.perceptual import KINDS, PerceptualDistance, damaged, lpips, vgg_distance
+from tasks.perceptual import EXEMPLARS, KINDS, PerceptualDistance, damaged, exemplars, lpips, vgg_distance
 from tasks.super_resolution import SuperResolutionTask, resized
 
+KNOWN = EXEMPLARS[0]
 LESSON = 150  # batches that a net learns from before it judges
 TEACHER, JUDGE = 16, 12  # widths of the net whose distance is minimized, and of that whose distance is measured
 
@@ -32,8 +33,9 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
     First the net learns pixels alone, or starts from a net that has; what it was then is kept as SRResNet, to compare
     with. Then it minimizes a sum of mean absolute error, perceptual distance, and what the discriminator holds against
     it. That perceptual distance is by torchvision's VGG19 if its weights were downloaded some day, else by a small net
-    taught on the spot. The one that is measured always is by a net taught on the spot, of another width and start, so
-    it can be compared between machines; with the weights at hand, ``lpips`` is measured as well.
+    taught on the spot to tell kinds of damage apart. The distance that is measured is by another net, taught to know
+    windows of photos again, so what was minimized is not what is measured; with the weights of AlexNet at hand,
+    ``lpips`` is measured as well.
 
     Args:
         net: Network from small pictures (B, in_channels, H, W) to large ones (B, in_channels, scale * H, scale * W).
@@ -57,6 +59,7 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
     primary = "perceptual_distance"
     perfect = 0.0
     shown = ("bicubic", "SRResNet", "net")
+    begun: Tensor
 
     def __init__(
         self,
@@ -70,8 +73,8 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         pixels_first: float = 0.6,
         loss: Literal["relativistic", "plain"] = "relativistic",
         pixel_weight: float = 1.0,
-        perceptual_weight: float = 0.1,
-        adversarial_weight: float = 0.01,
+        perceptual_weight: float = 1.0,
+        adversarial_weight: float = 0.005,
         clip: float = 0.0,
         accumulate: int = 1,
         scheduler: LRSchedulerCallable = WarmupCosine,
@@ -85,10 +88,11 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         self.optimizer_d, self.init_from, self.pixels_first, self.loss = optimizer_d, init_from, pixels_first, loss
         self.pixel_weight, self.perceptual_weight = pixel_weight, perceptual_weight
         self.adversarial_weight, self.clip, self.accumulate = adversarial_weight, clip, accumulate
-        self.adversarial = False  # whether the discriminator takes part
+        self.adversarial = False  # whether the discriminator takes part in the training
+        self.register_buffer("begun", torch.tensor(0))  # whether it ever has
         self.pixel_net = deepcopy(self.net).requires_grad_(False)  # the net as it was when the discriminator came
         self.teacher = PerceptualDistance(CNN(in_channels, KINDS, TEACHER).features)
-        self.judge = PerceptualDistance(CNN(in_channels, KINDS, JUDGE).features)
+        self.judge = PerceptualDistance(CNN(in_channels, KNOWN, JUDGE).features)
         self.vgg: list[PerceptualDistance] = []  # the teacher's place is its, if it is at hand; in no checkpoint
         self.lpips: list[Any] = []
         self.distances = MeanMetric()
@@ -104,10 +108,12 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         if self.trainer.ckpt_path:  # a checkpoint brings all but VGG
             return
         data: Any = getattr(self.trainer, "datamodule", None)
-        for seed, (distance, width) in enumerate(((self.teacher, TEACHER), (self.judge, JUDGE))):
-            make = partial(CNN, self.hparams["in_channels"], KINDS, width)
-            net: Any = taught(make, data, 0, LESSON, device, seed, damaged)
-            distance.layers.load_state_dict(net.features.state_dict())
+        in_channels = self.hparams["in_channels"]
+        make_teacher, make_judge = partial(CNN, in_channels, KINDS, TEACHER), partial(CNN, in_channels, KNOWN, JUDGE)
+        teacher: Any = taught(make_teacher, data, KINDS, LESSON, device, 0, damaged)
+        judge: Any = taught(make_judge, data, KNOWN, LESSON, device, 1, exemplars, EXEMPLARS)
+        self.teacher.layers.load_state_dict(teacher.features.state_dict())
+        self.judge.layers.load_state_dict(judge.features.state_dict())
         if self.init_from:
             self._start_from(self.init_from)
             self._begin()
@@ -131,16 +137,19 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
     def _begin(self) -> None:
         """Let the discriminator in, and keep the net as it is now."""
         self.pixel_net.load_state_dict(self.net.state_dict())
+        self.begun.fill_(1)
         self.adversarial = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["adversarial"], checkpoint["vgg"] = self.adversarial, bool(self.vgg)
+        checkpoint["vgg"] = bool(self.vgg)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.adversarial = checkpoint["adversarial"]
         trainer = self._trainer
         if trainer and trainer.training and checkpoint["vgg"] != bool(self.vgg):
             raise UserError("the training cannot go on as it began: VGG19's weights have come or gone since")
+
+    def on_train_start(self) -> None:
+        self.adversarial = bool(self.begun)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         if not self.adversarial:
@@ -148,6 +157,9 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
             due = progress(self.trainer, batches) >= self.pixels_first
             if self.trainer.strategy.reduce_boolean_decision(due, all=False):  # all devices begin alike
                 self._begin()
+                # Adam would divide gradients of the whole sum by the size of those of pixels alone: steps ten times as
+                # long as the learning rate says.
+                self.trainer.optimizers[0].state.clear()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         optimizer, optimizer_d = in_turns(self)
@@ -191,7 +203,7 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
 
     def _by_pixels(self, small: Tensor) -> Tensor:
         """Return what the net made of pictures (B, C, H, W) before the discriminator came."""
-        return (self.pixel_net if self.adversarial else self.net)(small).float().clamp(0, 1)
+        return (self.pixel_net if self.begun else self.net)(small).float().clamp(0, 1)
 
     def _update(self, metrics: MetricCollection, enlarged: Tensor, large: Tensor) -> None:
         super()._update(metrics, enlarged, large)

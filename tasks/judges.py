@@ -16,10 +16,12 @@ from engine.cache import cached
 
 TURNS = 4  # quarter turns: what a net tells apart where pictures have no classes
 BATCH, MOST_PASSES = 64, 10  # pictures in a batch, and how often it sees each at most
-WINDOWS, SIDE = 8192, 32  # how many windows of photos a net sees, and their side
+WINDOWS = (8192, 32)  # how many windows of photos a net sees, and their side
+
+Lesson = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of pictures (B, C, H, W) in [0, 1] and their classes (B,)
 
 
-def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
+def turned(pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Turn pictures (B, C, S, S) by quarters, and return how often each was turned (B,)."""
     parts = [pictures[turns::TURNS].rot90(turns, (2, 3)) for turns in range(TURNS)]
     counts = torch.tensor([len(part) for part in parts])
@@ -27,12 +29,7 @@ def turned(pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pictures_of(datamodule: Any, part: str) -> tuple[Tensor, Tensor]:
-    """Return all pictures of a part, uint8 (N, C, H, W), without random changes, and their classes (N,), or zeros.
-
-    Photos are of many sizes: of those to train on there are windows.
-    """
-    if part == "train" and hasattr(datamodule, "some_windows"):
-        return datamodule.some_windows(WINDOWS, SIDE), torch.zeros(WINDOWS, dtype=torch.long)
+    """Return all pictures of a part, uint8 (N, C, H, W), without random changes, and their classes (N,), or zeros."""
     dataset = datamodule.in_order(part).dataset  # of several devices each gets all
     rows = torch.arange(len(dataset)).split(200)
     batches = [datamodule.on_after_batch_transfer(dataset.__getitems__(some.tolist()), 0) for some in rows]
@@ -48,13 +45,14 @@ def taught(
     steps: int,
     device: torch.device,
     seed: int = 0,
-    lesson: Callable[[Tensor], tuple[Tensor, Tensor]] = turned,
+    lesson: Lesson | None = None,
+    windows: tuple[int, int] = WINDOWS,
 ) -> nn.Module:
     """Return a net that tells the classes of a data set's training pictures apart, frozen and ready to judge.
 
     It is the same on every call, so what it measures can be compared between trainings. Where there are no classes it
-    tells what was done to a picture: how often it was turned by a quarter (Gidaris et al. 2018,
-    https://arxiv.org/abs/1803.07728), or another lesson.
+    tells how often a picture was turned by a quarter (Gidaris et al. 2018, https://arxiv.org/abs/1803.07728), or what
+    another lesson asks. Photos are of many sizes: it sees windows of them, each a class of its own.
 
     Args:
         make: Builds the net, from pictures (B, C, H, W) in [0, 1] to logits.
@@ -63,15 +61,22 @@ def taught(
         steps: Batches that it sees, fewer if there are few pictures.
         device: Where it is taught.
         seed: Where its weights start and which pictures it sees first.
-        lesson: Changes pictures (B, C, H, W) in [0, 1], and says how (B,), where there are no classes.
+        lesson: Changes pictures, and says what there is to tell.
+        windows: How many windows of photos, and their side.
     """
-    pictures, labels = pictures_of(datamodule, "train")
-    steps = min(steps, max(10, MOST_PASSES * len(pictures) // BATCH))
+    if hasattr(datamodule, "some_windows"):
+        pictures, labels = datamodule.some_windows(*windows), torch.arange(windows[0])
+    else:
+        pictures, labels = pictures_of(datamodule, "train")
+    if lesson is None:
+        steps = min(steps, max(10, MOST_PASSES * len(pictures) // BATCH))
+    if lesson is None and num_classes < 2:
+        lesson = turned
     content = hashlib.sha256(pictures.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
     with isolate_rng():  # whether it was taught now or earlier, the run draws the same numbers
         net = make()
     key = {"format": 2, "net": repr(net), "pictures": content, "classes": num_classes, "steps": steps, "seed": seed}
-    key["lesson"] = lesson.__name__
+    key["lesson"] = lesson.__name__ if lesson else None
 
     def build(folder: Path) -> None:
         torch.manual_seed(seed)
@@ -81,8 +86,8 @@ def taught(
         for _ in track(range(steps), "teaching a net to judge", transient=True, disable=steps < 100):
             rows = torch.randint(len(pictures), (BATCH,))
             image, truth = pictures[rows].to(device) / 255, labels[rows].to(device)
-            if num_classes < 2:
-                image, truth = lesson(image)
+            if lesson:
+                image, truth = lesson(image, truth)
             loss = F.cross_entropy(learner(image), truth)
             optimizer.zero_grad()
             loss.backward()

@@ -10,11 +10,15 @@ from torch.nn import functional as F
 from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights, VGG19_Weights, vgg19
 
-# What a net of ours is taught to tell apart: every sharpness with every strength of noise.
+# What one net of ours is taught to tell apart: every sharpness with every strength of noise.
 BLURS = (0.0, 0.6, 1.0, 2.0)  # standard deviations in pixels
 BLOCKS = (2, 4)  # sides in pixels
 NOISES = (2.0, 8.0, 25.0)  # standard deviations in 255ths; the least hides what nobody sees
 KINDS = (len(BLURS) + len(BLOCKS)) * len(NOISES)
+
+# What the other is taught to tell apart: windows, of which it sees a part each time, in another light and with noise.
+EXEMPLARS = (64, 48)  # how many, and their side
+SEEN, GAIN, LIGHT, GRAIN = 32, 0.2, 0.1, 3.0  # side of the part; strengths, of which the last is in 255ths
 
 FAINT = 1e-3  # length below which the features of a place are not made longer
 
@@ -65,11 +69,24 @@ class PerceptualDistance(nn.Module):
             return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
 
 
-def damaged(pictures: Tensor) -> tuple[Tensor, Tensor]:
+def exemplars(pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return parts of pictures (B, C, H, W) in [0, 1], in another light and with noise, and which they are (B,).
+
+    To know a window again wherever one looks in it (Dosovitskiy et al. 2014, https://arxiv.org/abs/1406.6909) is to see
+    textures, edges and colours.
+    """
+    top, left = (int(torch.randint(side - SEEN + 1, ())) for side in pictures.shape[2:])
+    seen = pictures[..., top : top + SEEN, left : left + SEEN]
+    gain, light = torch.rand(2, len(seen), 1, 1, 1, device=seen.device) * 2 - 1
+    noise = GRAIN / 255 * torch.randn_like(seen)
+    return (seen * (1 + GAIN * gain) + LIGHT * light + noise).clamp(0, 1), labels
+
+
+def damaged(pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Spoil pictures (B, C, H, W) in [0, 1], each in another of ``KINDS`` ways, and return in which (B,).
 
     To tell how a picture was spoiled (as Ma et al. 2018, https://doi.org/10.1109/TIP.2017.2774045) is to see sharpness,
-    grain and steps, and to make little of brightness, and of where exactly a blade of grass stands.
+    grain and steps, and to make little of where exactly a blade of grass stands.
     """
     spoiled = []
     for kind in range(KINDS):

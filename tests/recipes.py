@@ -709,7 +709,7 @@ RECIPES = {
         by_heart=[
             *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "150"),
             *("--model.scale", "2", "--model.optimizer.lr", "2e-3"),
-            *("--model.pixels_first", "0", "--model.perceptual_weight", "0.5"),  # the opponent is there all the time
+            *("--model.pixels_first", "0"),  # the opponent is there all the time
             *("--data.crop", "32", "--data.max_side", "32", "--data.turn", "false"),
         ],
         own=own_photos,

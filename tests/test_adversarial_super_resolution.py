@@ -20,8 +20,8 @@ from nets.cnn import CNN
 from nets.srgan import Discriminator
 from nets.srresnet import SRResNet
 from tasks.adversarial_super_resolution import AdversarialSuperResolutionTask, adversarial_loss, fooling_loss
-from tasks.judges import taught
-from tasks.perceptual import KINDS, PerceptualDistance, damaged, vgg_distance
+from tasks.judges import WINDOWS, taught
+from tasks.perceptual import EXEMPLARS, KINDS, PerceptualDistance, damaged, exemplars, vgg_distance
 from tasks.super_resolution import resized
 
 CONFIG = str(ROOT / "configs/srgan.yaml")
@@ -62,35 +62,38 @@ def test_perceptual_distance_of_directions():
     assert float(distance(red, blue)) == pytest.approx(2)  # the diagonal of a square, squared
 
 
-@pytest.fixture(scope="module")
-def judge() -> PerceptualDistance:
-    net = taught(partial(CNN, 3, KINDS, 12), SamplePhotosDataModule(), 0, 150, torch.device("cpu"), 1, damaged)
-    return PerceptualDistance(net.features).eval()
-
-
-def test_a_taught_net_sees_blur_and_grain_and_little_of_brightness_and_place(judge):
+@pytest.mark.parametrize(
+    "lesson, kinds, windows",
+    [(damaged, KINDS, WINDOWS), (exemplars, EXEMPLARS[0], EXEMPLARS)],
+    ids=["teacher", "judge"],
+)
+def test_taught_nets_see_blur_and_grain_and_little_of_light_and_place(lesson, kinds, windows):
     data = SamplePhotosDataModule()
-    photos = torch.cat([batch["image"] for batch in data.in_order("val")])[:, :, :96, :96] / 255
-    moved, brighter = photos.roll(1, 3), (photos + 0.05).clamp(0, 1)
-    small = resized(photos, 0.25)
-    distances = {
-        "same": judge(photos, photos).mean(),
-        "brighter": judge(brighter, photos).mean(),
-        "moved": judge(moved, photos).mean(),
-        "half": judge(resized(resized(photos, 0.5), 2), photos).mean(),
-        "bicubic": judge(resized(small, 4), photos).mean(),
-        "grain": judge((photos + 0.065 * torch.randn_like(photos)).clamp(0, 1), photos).mean(),
+    net = taught(partial(CNN, 3, kinds, 12), data, kinds, 150, torch.device("cpu"), 1, lesson, windows)
+    judge = PerceptualDistance(net.features)
+    photos = torch.cat([batch["image"] for batch in data.in_order("val")]) / 255
+    bicubic = resized(resized(photos, 0.25), 4)
+    torch.manual_seed(0)
+    changed = {
+        "same": photos,
+        "brighter": (photos + 0.05).clamp(0, 1),
+        "moved": photos.roll(1, 3),
+        "half": resized(resized(photos, 0.5), 2),
+        "bicubic": bicubic,
     }
-    assert float(distances["same"]) == 0
-    assert list(distances) == sorted(distances, key=lambda name: float(distances[name]))
-    assert (resized(small, 4) - photos).square().mean() < 1.2 * (moved - photos).square().mean()  # not for PSNR
-    faint = resized(small, 4) + torch.randn_like(photos) / 255  # seen by nobody, and by no judge
-    assert float(judge(faint, photos).mean()) == pytest.approx(float(distances["bicubic"]), rel=0.1)
+    distances = {name: float(judge(pictures, photos).mean()) for name, pictures in changed.items()}
+    assert distances["same"] == 0
+    assert list(distances) == sorted(distances, key=lambda name: distances[name]), distances
+    grain = (photos + 0.065 * torch.randn_like(photos)).clamp(0, 1)
+    assert float(judge(grain, photos).mean()) > distances["half"]
+    assert (changed["moved"] - photos).square().mean() > 2 * (changed["half"] - photos).square().mean()
+    faint = bicubic + torch.randn_like(photos) / 255  # what nobody sees, none of them sees
+    assert float(judge(faint, photos).mean()) == pytest.approx(distances["bicubic"], rel=0.1)
 
 
 def test_damage_is_of_every_kind_and_is_named():
     pictures = torch.full((2 * KINDS, 1, 16, 16), 0.5)
-    spoiled, kinds = damaged(pictures)
+    spoiled, kinds = damaged(pictures, torch.zeros(2 * KINDS))
     assert spoiled.shape == pictures.shape and kinds.bincount().tolist() == [2] * KINDS
     strengths = [float(spoiled[kinds == kind].std()) * 255 for kind in range(KINDS)]
     assert strengths == pytest.approx([2.0] * 6 + [8.0] * 6 + [25.0] * 6, rel=0.15)
