@@ -1,6 +1,7 @@
 """Generative adversarial networks: pictures that nobody has taken, from a generator that a discriminator has taught."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics import CatMetric
-from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from engine.errors import UserError
 from engine.pictures import grid, picture_of, show
@@ -36,8 +38,8 @@ class GANTask(LightningModule):
 
     The distance is that of two Gaussians fitted to features of a net taught on the spot, the same for every training on
     the same data: of a small ``CNN`` that tells the training pictures' classes apart or, where they have none, their
-    quarter turns. As many pictures are generated as are held out. With the weights of the Inception net at hand,
-    ``fid`` and ``kid`` are measured as well. All figures are those of the generator's averaged weights.
+    quarter turns. As many pictures are generated as are held out. With torch-fidelity and its
+    Inception net at hand, ``fid`` and ``kid`` are measured as well. All figures are those of the generator's averaged weights.
 
     Args:
         net: Generator, from latent vectors (B, latent_dim) to pictures (B, in_channels, H, W) in [-1, 1].
@@ -161,7 +163,7 @@ class GANTask(LightningModule):
         self._report("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        if Path(torch.hub.get_dir(), INCEPTION).exists():
+        if find_spec("torch_fidelity") and Path(torch.hub.get_dir(), INCEPTION).exists():
             fid = FrechetInceptionDistance(normalize=True)
             kid = KernelInceptionDistance(normalize=True, subset_size=50)
             self.inception = {"fid": fid.to(self.device), "kid": kid.to(self.device)}

@@ -15,7 +15,6 @@ from conftest import ROOT, write_class_folders
 from PIL import Image
 from test_engine import one_line, table, weights
 from torch import nn
-from torch_fidelity import feature_extractor_inceptionv3 as inception
 
 from datamodules.digits import DigitsDataModule
 from nets.cnn import CNN
@@ -237,6 +236,7 @@ def test_what_cannot_be_is_refused_before_training(tasklight, tmp_path):
 
 @pytest.mark.slow
 def test_with_its_weights_the_inception_net_measures_too(tasklight, monkeypatch, tmp_path):
+    inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with monkeypatch.context() as patch:  # the net as it comes, with weights that nobody has trained
         patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
