@@ -38,8 +38,8 @@ class GANTask(LightningModule):
 
     The distance is that of two Gaussians fitted to features of a net taught on the spot, the same for every training on
     the same data: of a small ``CNN`` that tells the training pictures' classes apart or, where they have none, their
-    quarter turns. As many pictures are generated as are held out. With torch-fidelity and its
-    Inception net at hand, ``fid`` and ``kid`` are measured as well. All figures are those of the generator's averaged weights.
+    quarter turns. As many pictures are generated as are held out. With torch-fidelity and its Inception
+    net at hand, ``fid`` and ``kid`` are measured as well. All figures are those of the generator's averaged weights.
 
     Args:
         net: Generator, from latent vectors (B, latent_dim) to pictures (B, in_channels, H, W) in [-1, 1].
