@@ -126,6 +126,7 @@ class GANTask(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         optimizer_d, optimizer_g = in_turns(self)
+        its_turn = (self.global_step + 1) % self.steps_d == 0  # whether it is the generator's turn, too
         real = 2 * batch["image"] - 1
         fake = self.net(torch.randn(len(real), self.latent_dim, device=self.device))
 
@@ -140,7 +141,7 @@ class GANTask(LightningModule):
         minimize(self, optimizer_d, loss_d, batch_idx, self.accumulate)
 
         # Generator: fool the discriminator that has just learned.
-        if (batch_idx // self.accumulate + 1) % self.steps_d == 0:
+        if its_turn:
             loss_g = generator_loss(self.loss, self._discriminated(fake))
             minimize(self, optimizer_g, loss_g, batch_idx, self.accumulate)
             self.averaged.update_parameters(self.net)
