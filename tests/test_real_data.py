@@ -143,6 +143,24 @@ def test_photos_are_restored_in_half_an_hour(tasklight, recipe, addon, sets, fla
 
 
 @pytest.mark.slow
+def test_what_looks_real_is_nearer_to_the_judge_than_what_is_right_on_average(tasklight):
+    (root,) = {str(Path(real_data(name)).parent) for name in ("bsds500", "t91", "set14")}
+    data = ["--config", str(ROOT / "configs/addons/data_set5.yaml"), "--data.root", root, "--data.test", "Set14"]
+    data += ["--trainer.precision", "bf16-mixed"]
+    pixels, adversarial = (
+        ["fit", "--config", str(ROOT / f"configs/{name}.yaml"), *data] for name in ("srresnet", "srgan")
+    )
+    assert tasklight(*pixels, "--trainer.max_time", "00:00:15:00")[0] == 0
+    flags = ["--model.init_from", "runs/srresnet/0", "--model.optimizer.lr", "2e-4"]
+    flags += ["--data.crop", "64", "--data.batch_size", "8", "--trainer.max_time", "00:00:15:00"]
+    assert tasklight(*adversarial, *flags)[0] == 0
+    summary = json.loads(Path("runs/srgan/0/summary.json").read_text())
+    ours, pixels_alone = summary["metrics"], summary["references"]["SRResNet"]
+    assert ours["test/perceptual_distance"] < 0.9 * pixels_alone["test/perceptual_distance"]
+    assert ours["test/psnr_y"] > summary["baseline"]["test/psnr_y"]
+
+
+@pytest.mark.slow
 def test_captchas_of_a_website_are_read_in_twenty_minutes(tasklight):
     torch.set_num_threads(os.cpu_count() or 1)
     flags = ["--data", "datamodules.captcha.CaptchaFolderDataModule", "--data.root", real_data("captcha")]
