@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -61,12 +62,12 @@ class Loop:
 
     Args:
         task: A task of its own.
-        optimizer: Optimizer of its parameters.
+        optimizers: Optimizers of its parameters, in the order of ``configure_optimizers``.
         batches: Endless batches, ready for ``training_step``.
     """
 
-    def __init__(self, task: LightningModule, optimizer: torch.optim.Optimizer, batches: Iterator[Any]) -> None:
-        self.task, self.optimizer, self.batches = task, optimizer, batches
+    def __init__(self, task: LightningModule, optimizers: list[torch.optim.Optimizer], batches: Iterator[Any]) -> None:
+        self.task, self.optimizers, self.batches = task, optimizers, batches
         self.waiting = 0.0  # seconds spent on data
 
     def run(self, steps: int) -> None:
@@ -75,10 +76,34 @@ class Loop:
             started = time.process_time()
             batch = next(self.batches)
             self.waiting += time.process_time() - started
-            loss: Any = self.task.training_step(batch, step)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            if self.task.automatic_optimization:
+                loss: Any = self.task.training_step(batch, step)
+                self.optimizers[0].zero_grad()
+                loss.backward()
+                self.optimizers[0].step()
+            else:
+                with patch.multiple(
+                    sys.modules[type(self.task).__module__],
+                    in_turns=lambda _: self.optimizers,
+                    minimize=minimize,
+                    follow_schedules=lambda _: None,
+                ):
+                    self.task.training_step(batch, step)
+
+
+def minimize(
+    task: Any,
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    batch_idx: int,
+    accumulate: int,
+    keep_graph: bool = False,
+) -> None:
+    """Take a step as one would without Lightning, for tasks whose nets take turns."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    loss.backward(inputs=parameters, retain_graph=keep_graph)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 class Turns(Callback):
@@ -105,14 +130,20 @@ class Turns(Callback):
             yield from DataLoader(dataset, size, sampler=sampler, collate_fn=stacked)
 
         bare, plain = self.alone(pl_module), self.alone(pl_module).to(memory_format=torch.contiguous_format)
-        tuned: Any = pl_module.configure_optimizers()
-        optimizer, settings = type(tuned["optimizer"]), tuned["optimizer"].defaults
-        wanted = inspect.signature(optimizer).parameters
-        same = {name: value for name, value in settings.items() if name in wanted}
-        self.loops = {
-            "b": Loop(bare, optimizer(bare.parameters(), **same), batches()),
-            "c": Loop(plain, optimizer(plain.parameters(), lr=settings["lr"]), singles()),
-        }
+        configured: Any = pl_module.configure_optimizers()
+        tuned = [config["optimizer"] for config in (configured if isinstance(configured, list) else [configured])]
+        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+        loops = {"b": (bare, batches()), "c": (plain, singles())}
+        for loop, (task, source) in loops.items():
+            own = dict(task.named_parameters())
+            optimizers = []
+            for optimizer in tuned:
+                parameters = [own[names[id(p)]] for group in optimizer.param_groups for p in group["params"]]
+                settings = {"lr": optimizer.defaults["lr"]} if loop == "c" else optimizer.defaults
+                wanted = inspect.signature(type(optimizer)).parameters
+                same = {name: value for name, value in settings.items() if name in wanted}
+                optimizers.append(type(optimizer)(parameters, **same))
+            self.loops[loop] = Loop(task, optimizers, source)
         self.since = time.process_time()
 
     def alone(self, task: LightningModule) -> LightningModule:

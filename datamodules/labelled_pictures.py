@@ -26,7 +26,7 @@ class Pictures:
         images: uint8 (N, H, W, channels).
         labels: Class of every picture, int64 (N,).
         parts: ``train``, ``val`` or ``test`` of every picture, (N,).
-        class_names: Names of the classes.
+        class_names: Names of the classes; none if the pictures have no labels.
         skipped: Files that could not be read.
     """
 
@@ -136,7 +136,7 @@ class ClassificationDataModule(LightningDataModule):
         trained = set(pictures.labels[pictures.parts == "train"].tolist())
         for label in sorted(set(range(self.num_classes)) - trained):
             raise UserError(f"class {self.class_names[label]!r} has no training pictures")
-        if self.num_classes < 2:
+        if self.num_classes == 1:
             raise UserError(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
 
     def __str__(self) -> str:
@@ -145,7 +145,8 @@ class ClassificationDataModule(LightningDataModule):
         kind = "grey" if self.in_channels == 1 else "colour"
         shape = "x".join(map(str, pictures.images.shape[1:3]))
         skipped = f"; skipped {len(pictures.skipped)} broken: {some(pictures.skipped)}" if pictures.skipped else ""
-        return f"{type(self).__name__}: {sizes} {kind} pictures of {shape}, {self.num_classes} classes{skipped}"
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        return f"{type(self).__name__}: {sizes} {kind} pictures of {shape}{classes}{skipped}"
 
     def train_dataset(self) -> Dataset[dict[str, Any]]:
         """Return the training part, before any random change."""
@@ -181,7 +182,7 @@ class ClassificationDataModule(LightningDataModule):
         """Return pictures (B, in_channels, H, W) changed at random."""
         if self.degrees or self.scale:
             image = warped(image, random_grid(image, self.degrees, self.scale, self.flip, generator))
-        if self.shift:
+        if self.shift or (self.flip and not self.degrees and not self.scale):
             image = random_shift(image, self.shift, self.flip, generator)
         return cut_out(image, self.cutout, generator) if self.cutout else image
 

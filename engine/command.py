@@ -35,6 +35,7 @@ QUIET = (
     ".*could not find the monitored key.*",  # a training that ends before its first validation gets one at the end
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*in eval mode at the start of training.*",  # what judges, teaches or is an average does not learn
+    ".*lr_scheduler.step.* before .*optimizer.step.*",  # a net that waits for its turn
     ".*isinstance\\(treespec, LeafSpec\\).*",
 )
 
@@ -107,7 +108,9 @@ class Command(CLI):
                 {"config": yaml.safe_load(self.settings), "command": shlex.join(sys.argv), **surroundings}
             )
         try:
-            trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            trainer.ckpt_path = ckpt_path  # by which a task's setup knows that a checkpoint brings what it would make
+            trainer.fit(model, datamodule=datamodule, weights_only=True)
+            trainer.ckpt_path = None  # else the validation at the end would start from it again
             if self.watch.signum:  # in the last epoch
                 raise Stopped(self.watch.signum)
         except Stopped as stop:

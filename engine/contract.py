@@ -9,6 +9,9 @@ from lightning.pytorch import LightningDataModule
 class Task(Protocol):
     """What every class in ``tasks/`` has besides the members of a LightningModule.
 
+    A task may also have ``monitor``, the name of what chooses the best checkpoint in the place of ``val/<primary>``; it
+    is None where no held-out data may choose, and the last is the best.
+
     Its ``predict_step`` returns a record for every input of the batch: its ``path``, and pictures, texts or numbers
     under names of the task's choice.
 

@@ -120,12 +120,14 @@ def set_random_states(states: dict[str, Any]) -> None:
 def checkpointing(folder: Path, task: Task) -> tuple[ModelCheckpoint, ModelCheckpoint]:
     """Return what keeps ``best.ckpt``, chosen by the primary metric on the val part, and what keeps ``last.ckpt``.
 
+    A task whose ``monitor`` is None lets no held-out data choose: its best is the last that was validated.
+
     Two, in this order, for ``save_last`` would write the last only when it is the best, too.
     """
     best = ModelCheckpoint(
         folder / "checkpoints",
         filename="best",
-        monitor=f"val/{task.primary}",
+        monitor=getattr(task, "monitor", f"val/{task.primary}"),
         mode="min" if task.perfect == 0 else "max",
         auto_insert_metric_name=False,
         enable_version_counter=False,
@@ -147,13 +149,16 @@ def finish_checkpoints(
 
     A training that stops within an epoch, at its last step say, has not been validated where it ended.
     """
-    folder, monitor = Path(checkpoint.dirpath or ""), str(checkpoint.monitor)
+    folder = Path(checkpoint.dirpath or "")
     best, last = folder / "best.ckpt", folder / "last.ckpt"
     if record.validated_at != trainer.global_step or not best.exists():
-        earlier = checkpoint.best_model_score
+        earlier, monitor = checkpoint.best_model_score, checkpoint.monitor
         trainer.validate(task, datamodule=datamodule, verbose=False)
-        score = trainer.callback_metrics[monitor]
-        if not best.exists() or earlier is None or (score > earlier if checkpoint.mode == "max" else score < earlier):
+        is_best = True
+        if monitor and earlier is not None and best.exists():
+            score = trainer.callback_metrics[monitor]
+            is_best = bool(score > earlier if checkpoint.mode == "max" else score < earlier)
+        if is_best:
             if trainer.is_global_zero:
                 shutil.copyfile(last, best)
             trainer.strategy.barrier()
@@ -163,9 +168,9 @@ def finish_checkpoints(
 def skill(task: Task, metric: float, baseline: float) -> float:
     """Return how far a metric is from the baseline on the way to perfection: 1 is perfect, below 0 worse than naive.
 
-    Where there is no perfect value, as for decibels, it is the plain difference.
+    Where there is no perfect value, as for decibels, or the baseline has reached it, it is the plain difference.
     """
-    if math.isinf(task.perfect):
+    if math.isinf(task.perfect) or baseline == task.perfect:
         return metric - baseline
     return (metric - baseline) / (task.perfect - baseline)
 

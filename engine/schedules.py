@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -59,8 +59,10 @@ def scheduled(trainer: Trainer, optimizer: Optimizer, scheduler: LRScheduler) ->
     if isinstance(scheduler, WarmupCosine):
         scheduler.trainer = trainer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-    monitor = getattr(scheduler, "monitor", None)  # only reducing on a plateau looks at a metric
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}}
+    config: LRSchedulerConfigType = {"scheduler": scheduler, "interval": "epoch"}
+    if monitor := getattr(scheduler, "monitor", None):  # only reducing on a plateau looks at a metric
+        config["monitor"] = monitor
+    return {"optimizer": optimizer, "lr_scheduler": config}
 
 
 def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:

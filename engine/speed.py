@@ -1,6 +1,7 @@
 """What makes a net faster without changing what it computes."""
 
 import torch
+import torch._functorch.config
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
@@ -12,6 +13,7 @@ class CompileNets(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            torch._functorch.config.donated_buffer = False  # nets that take turns may go back through a graph twice
             for net in pl_module.children():
                 if type(net).__module__.startswith("nets."):
                     net.compile()

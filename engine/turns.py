@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer, do_nothing_closure
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, distributed
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from engine.errors import UserError
 
@@ -26,7 +27,12 @@ def in_turns(task: LightningModule) -> list[LightningOptimizer]:
 
 
 def minimize(
-    task: LightningModule, optimizer: LightningOptimizer, loss: Tensor, batch_idx: int, accumulate: int
+    task: LightningModule,
+    optimizer: LightningOptimizer,
+    loss: Tensor,
+    batch_idx: int,
+    accumulate: int,
+    keep_graph: bool = False,
 ) -> None:
     """Let an optimizer take its turn: gradients of a loss with respect to its own parameters, and a step.
 
@@ -39,13 +45,14 @@ def minimize(
         loss: What is minimized.
         batch_idx: Number of the batch within the epoch.
         accumulate: Batches whose gradients make a step.
+        keep_graph: Whether the next turn goes back through some of the same operations.
     """
     trainer = task.trainer
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     strategy = trainer.strategy
     # A strategy of several devices would wait for gradients of all parameters, of which a turn has a part only.
     with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-        task.manual_backward(loss / accumulate, inputs=parameters)
+        task.manual_backward(loss / accumulate, inputs=parameters, retain_graph=keep_graph)
     if (batch_idx + 1) % accumulate and not trainer.is_last_batch:
         return
     if trainer.world_size > 1:
@@ -62,7 +69,7 @@ def follow_schedules(task: LightningModule) -> None:
     """Move the learning rates at the end of a batch: ours every time, torch's own behind an epoch."""
     for config in task.trainer.lr_scheduler_configs:
         scheduler: Any = config.scheduler
-        if config.reduce_on_plateau:
+        if isinstance(scheduler, ReduceLROnPlateau):
             raise UserError(
                 f"{type(scheduler).__name__} follows a metric; nets that take turns need a schedule in time"
             )

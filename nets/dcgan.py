@@ -1,29 +1,27 @@
 """DCGAN, Unsupervised Representation Learning with Deep Convolutional GANs, https://arxiv.org/abs/1511.06434.
 
-Differs from the paper: pictures of any size that can be halved down to 4 ... 7, and spectral norm in the place of the
-discriminator's batch norm (https://arxiv.org/abs/1802.05957).
+Differs from the paper: pictures of any size from 8 pixels on, and a choice of what keeps the discriminator in bounds.
 """
 
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 
-def stages(size: int) -> tuple[int, int]:
-    """Return the side at which a picture starts, 4 to 7, and how often it doubles until it is ``size`` wide.
+def sides(size: int) -> list[int]:
+    """Return the side of a picture, half of it, half of that, ..., rounded up, until it is 4 or less.
 
     Raises:
-        ValueError: No doubling leads to the size.
+        ValueError: The picture is too small for it.
     """
-    side, doublings = size, 0
-    while side > 7 and side % 2 == 0:
-        side, doublings = side // 2, doublings + 1
-    if not 4 <= side <= 7 or not doublings:
-        sizes = sorted(first * 2**times for first in (4, 5, 6, 7) for times in range(1, 6))
-        named = ", ".join(str(possible) for possible in sizes if 24 <= possible <= 128)
-        raise ValueError(f"DCGAN makes pictures {named} pixels wide, not {size}")
-    return side, doublings
+    if size < 8:
+        raise ValueError(f"DCGAN makes pictures from 8 pixels in width on, not of {size}")
+    halves = [size]
+    while halves[-1] > 4:
+        halves.append((halves[-1] + 1) // 2)
+    return halves
 
 
 class Generator(nn.Module):
@@ -38,12 +36,13 @@ class Generator(nn.Module):
 
     def __init__(self, latent_dim: int, channels: int, size: int, width: int = 64) -> None:
         super().__init__()
-        side, doublings = stages(size)
-        widths = [width * 2**i for i in reversed(range(doublings))]
-        layers = [nn.ConvTranspose2d(latent_dim, widths[0], side, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(True)]
-        for a, b in pairwise(widths):
-            layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(True)]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, channels, 4, 2, 1), nn.Tanh())
+        smallest, *larger = reversed(sides(size))
+        widths = [width * 2**i for i in reversed(range(len(larger)))]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, widths[0], smallest, bias=False)]
+        for side, (a, b) in zip(larger, pairwise([*widths, channels]), strict=True):
+            kernel = 4 - side % 2  # 2n pixels wide, or 2n - 1
+            layers += [nn.BatchNorm2d(a), nn.ReLU(True), nn.ConvTranspose2d(a, b, kernel, 2, 1, bias=b == channels)]
+        self.layers = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
         """Map latent vectors (B, latent_dim) to pictures (B, channels, size, size) in [-1, 1]."""
@@ -57,19 +56,23 @@ class Discriminator(nn.Module):
         channels: Channels of the picture.
         size: Height and width of the picture.
         width: Channels after the first layer; every layer below doubles them.
-        spectral: Whether every layer's weights are divided by their largest singular value, which keeps the gradient
-            that the generator gets within bounds.
+        norm: ``batch`` as in the paper; ``spectral``, which divides the weights of every layer by their largest
+            singular value (https://arxiv.org/abs/1802.05957); or ``none``, as a penalty on its slope asks for.
     """
 
-    def __init__(self, channels: int, size: int, width: int = 64, spectral: bool = True) -> None:
+    def __init__(
+        self, channels: int, size: int, width: int = 64, norm: Literal["batch", "spectral", "none"] = "batch"
+    ) -> None:
         super().__init__()
-        side, halvings = stages(size)
-        widths = [channels, *(width * 2**i for i in range(halvings))]
+        *larger, smallest = sides(size)
+        widths = [channels, *(width * 2**i for i in range(len(larger)))]
         layers: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            layers += [nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.2, True)]
-        layers.append(nn.Conv2d(widths[-1], 1, side))
-        if spectral:
+        for side, (a, b) in zip(larger, pairwise(widths), strict=True):
+            layers.append(nn.Conv2d(a, b, 4 - side % 2, 2, 1))
+            layers += [nn.BatchNorm2d(b)] if norm == "batch" and a != channels else []
+            layers.append(nn.LeakyReLU(0.2, True))
+        layers.append(nn.Conv2d(widths[-1], 1, smallest))
+        if norm == "spectral":
             layers = [spectral_norm(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers]
         self.layers = nn.Sequential(*layers, nn.Flatten(0))
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchvision.transforms.v2 import CutMix, MixUp
 
+from engine.errors import UserError
 from engine.pictures import decision_regions, grid, picture_of, show
 from engine.schedules import WarmupCosine, scheduled
 from tasks.class_metrics import classification_metrics, filled_table, report, start_from
@@ -67,6 +68,8 @@ class ClassificationTask(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if not num_classes:
+            raise UserError("the data have no labels; a folder of pictures needs a folder within it for each class")
         self.net = net(in_channels, num_classes)
         self.class_names, self.label_smoothing, self.init_from = class_names, label_smoothing, init_from
         self.mirror = mirror

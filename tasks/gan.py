@@ -1,7 +1,7 @@
 """Generative adversarial networks: pictures that nobody has taken, from a generator that a discriminator has taught."""
 
-import zlib
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,26 +11,26 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Dataset
+from torch.optim.swa_utils import AveragedModel
 from torchmetrics import CatMetric
-from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from engine.errors import UserError
 from engine.pictures import grid, picture_of, show
 from engine.schedules import WarmupCosine, scheduled
 from engine.turns import follow_schedules, in_turns, minimize
 from nets.cnn import CNN
+from tasks.adversarial_losses import discriminator_loss, generator_loss, slope_penalty
 from tasks.differentiable_augmentation import augmented
 from tasks.judges import TURNS, pictures_of, taught
+from tasks.latents import NamedLatents, between, latents, latents_for
 
 SHOWN = 10  # pictures in a row of samples
 COMPARED = 100  # generated and held-out pictures whose nearest training pictures are looked for
-JUDGE_STEPS = 400
 INCEPTION = "checkpoints/weights-inception-2015-12-05-6726825d.pth"  # below torch.hub's folder, if it was downloaded
-TRIES, REFINED = 512, 200  # latent vectors that a search starts from, and steps by which the best is improved
+TRIES, REFINED, SEARCHED = 512, 8, 100  # latent vectors tried, the best of them improved, and by how many steps
 
 
 class GANTask(LightningModule):
@@ -38,8 +38,8 @@ class GANTask(LightningModule):
 
     The distance is that of two Gaussians fitted to features of a net taught on the spot, the same for every training on
     the same data: of a small ``CNN`` that tells the training pictures' classes apart or, where they have none, their
-    quarter turns. As many pictures are generated as are held out. With the weights of the Inception net at hand,
-    ``fid`` and ``kid`` are measured as well. All figures are those of the generator's averaged weights.
+    quarter turns. As many pictures are generated as are held out. With torch-fidelity and its Inception
+    net at hand, ``fid`` and ``kid`` are measured as well. All figures are those of the generator's averaged weights.
 
     Args:
         net: Generator, from latent vectors (B, latent_dim) to pictures (B, in_channels, H, W) in [-1, 1].
@@ -57,7 +57,7 @@ class GANTask(LightningModule):
         steps_d: Batches that the discriminator learns from for every one of the generator.
         augment: Whether the discriminator sees all pictures changed at random (https://arxiv.org/abs/2006.10738), which
             keeps it from learning few pictures by heart.
-        ema_decay: Weight of the past in the moving average of the generator's weights, in [0, 1).
+        ema_decay: Weight of the past in the moving average of the generator's weights, in [0, 1); less at the start.
         clip: Largest norm of a net's gradients; 0 for no limit.
         accumulate: Batches whose gradients make a step.
         scheduler: Learning rate schedule of both.
@@ -81,7 +81,7 @@ class GANTask(LightningModule):
         gradient_penalty: float = 0.0,
         steps_d: int = 1,
         augment: bool = False,
-        ema_decay: float = 0.999,
+        ema_decay: float = 0.995,
         clip: float = 0.0,
         accumulate: int = 1,
         scheduler: LRSchedulerCallable = WarmupCosine,
@@ -97,15 +97,14 @@ class GANTask(LightningModule):
             self.discriminator = discriminator(in_channels, image_size)
         except ValueError as error:  # pictures of a size that the nets cannot make
             raise UserError(str(error)) from error
-        self.averaged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        self.averaged = AveragedModel(self.net, multi_avg_fn=moving_average(ema_decay), use_buffers=True)
         self.averaged.eval()
         self.num_classes, self.latent_dim, self.loss = num_classes or 0, latent_dim, loss
         self.gradient_penalty, self.steps_d, self.augment = gradient_penalty, steps_d, augment
         self.clip, self.accumulate = clip, accumulate
         self.optimizer, self.optimizer_d, self.scheduler = optimizer, optimizer_d, scheduler
-        self.judge = CNN(in_channels, self.num_classes if self.num_classes > 1 else TURNS, width=16).requires_grad_(
-            False
-        )
+        self.judge = CNN(in_channels, self.num_classes if self.num_classes > 1 else TURNS, width=16)
+        self.judge.requires_grad_(False).eval()
         self.val_metrics = self._metrics()
         self.test_metrics = self._metrics()
         self.inception: dict[str, Any] = {}  # metrics by the Inception net, if its weights are at hand
@@ -118,12 +117,16 @@ class GANTask(LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit" and not self.trainer.ckpt_path:  # a checkpoint brings the judge along
             data: Any = getattr(self.trainer, "datamodule", None)
+            for part in ("val", "test"):
+                if (count := len(data.in_order(part).dataset)) < 4:  # two in each half
+                    raise UserError(f"the {part} part has {count} picture(s); their spread needs at least four")
             device = self.trainer.strategy.root_device
-            judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, JUDGE_STEPS, device)
+            judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, 400, device)
             self.judge.load_state_dict(judge.state_dict())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         optimizer_d, optimizer_g = in_turns(self)
+        its_turn = (self.global_step + 1) % self.steps_d == 0  # whether it is the generator's turn, too
         real = 2 * batch["image"] - 1
         fake = self.net(torch.randn(len(real), self.latent_dim, device=self.device))
 
@@ -138,11 +141,11 @@ class GANTask(LightningModule):
         minimize(self, optimizer_d, loss_d, batch_idx, self.accumulate)
 
         # Generator: fool the discriminator that has just learned.
-        if (batch_idx // self.accumulate + 1) % self.steps_d == 0:
+        if its_turn:
             loss_g = generator_loss(self.loss, self._discriminated(fake))
             minimize(self, optimizer_g, loss_g, batch_idx, self.accumulate)
             self.averaged.update_parameters(self.net)
-            outputs["loss_generator"] = loss_g.detach()
+            outputs["generator_loss"] = loss_g.detach()
         follow_schedules(self)
         return {"loss": loss_d.detach(), **outputs}
 
@@ -161,11 +164,9 @@ class GANTask(LightningModule):
         self._report("val", self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        weights = Path(torch.hub.get_dir(), INCEPTION)
-        if weights.exists():
-            path = str(weights)
-            fid = FrechetInceptionDistance(normalize=True, feature_extractor_weights_path=path)
-            kid = KernelInceptionDistance(normalize=True, subset_size=50, feature_extractor_weights_path=path)
+        if find_spec("torch_fidelity") and Path(torch.hub.get_dir(), INCEPTION).exists():
+            fid = FrechetInceptionDistance(normalize=True)
+            kid = KernelInceptionDistance(normalize=True, subset_size=50)
             self.inception = {"fid": fid.to(self.device), "kid": kid.to(self.device)}
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -220,7 +221,7 @@ class GANTask(LightningModule):
             grid({label: [picture_of(picture) for picture in pictures] for label, pictures in rows.items()}),
         )
 
-    def predict_prompts(self, prompts: Sequence[str]) -> "NamedLatents":
+    def predict_prompts(self, prompts: Sequence[str]) -> NamedLatents:
         """Return latent vectors for names, whatever they are: the same name always makes the same picture."""
         return NamedLatents(prompts, self.latent_dim)
 
@@ -242,17 +243,20 @@ class GANTask(LightningModule):
     def _found(self, image: Tensor) -> tuple[Tensor, float]:
         """Return the picture (C, H, W) most like ``image`` (1, C, H, W) that can be made, and the RMS difference."""
         tries = latents(range(TRIES), self.latent_dim).to(self.device)
-        errors = torch.cat([(self(z).float() - image).square().mean((1, 2, 3)) for z in tries.split(64)])
+
+        def errors(z: Tensor) -> Tensor:
+            return (self(z).float() - image).square().mean((1, 2, 3))
+
+        best = torch.cat([errors(z) for z in tries.split(64)]).argsort()[:REFINED]
         with torch.inference_mode(False), torch.enable_grad():
-            z, goal = tries[errors.argmin()][None].clone().requires_grad_(True), image.clone()
-            search = torch.optim.Adam([z], lr=0.05)
-            for _ in range(REFINED):
-                difference = (self(z).float() - goal).square().mean()
+            z, image = tries[best].clone().requires_grad_(True), image.clone()
+            search = torch.optim.Adam([z], lr=0.1)
+            for _ in range(SEARCHED):
                 search.zero_grad()
-                difference.backward(inputs=[z])
+                errors(z).sum().backward(inputs=[z])
                 search.step()
-            made = self(z).float().detach()
-        return made[0], float((made - image).square().mean().sqrt())
+        error, place = errors(z).min(0)
+        return self(z[place][None])[0].float().detach(), float(error.detach().sqrt())
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the distance of noise around the mean training picture, blurred."""
@@ -300,59 +304,19 @@ class GANTask(LightningModule):
         return [scheduled(self.trainer, optimizer, self.scheduler(optimizer)) for optimizer in optimizers]
 
 
-class NamedLatents(Dataset[dict[str, Any]]):
-    """Latent vectors, each drawn by a name: ``latent``, float (latent_dim,), and ``path``, the name."""
-
-    def __init__(self, names: Sequence[str], latent_dim: int) -> None:
-        self.names, self.latent_dim = names, latent_dim
-        self.skipped: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name = self.names[index]
-        return {"latent": latents([zlib.crc32(name.encode())], self.latent_dim)[0], "path": name}
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """Return what a discriminator minimizes, given what it says of real and of generated pictures (B,)."""
-    if kind == "hinge":
-        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-    if kind == "wasserstein":
-        return fake.mean() - real.mean()
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return how averages follow weights: with a tenth of the steps so far as memory, until that is enough."""
 
+    @torch.no_grad()
+    def follow(averages: Tensors, weights: Tensors, steps: Tensor | int) -> None:
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        for average, weight in zip(averages, weights, strict=True):
+            average.copy_(average.lerp(weight, share) if average.is_floating_point() else weight)
 
-def generator_loss(kind: str, fake: Tensor) -> Tensor:
-    """Return what a generator minimizes, given what is said of its pictures (B,)."""
-    return F.softplus(-fake).mean() if kind == "non_saturating" else -fake.mean()
-
-
-def slope_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """Return how far the discriminator's slope is from 1, squared, at random places between pictures (B, C, H, W)."""
-    share = torch.rand(len(real), 1, 1, 1, device=real.device)
-    with torch.autocast(real.device.type, enabled=False):  # a slope of a slope needs all its digits
-        places = (share * real.float() + (1 - share) * fake.float()).requires_grad_(True)
-        slopes = torch.autograd.grad(discriminator(places).sum(), places, create_graph=True)[0]
-    return (slopes.flatten(1).norm(dim=1) - 1).square().mean()
-
-
-def latents(seeds: Sequence[int], latent_dim: int) -> Tensor:
-    """Return the latent vectors of numbers, (N, latent_dim)."""
-    return torch.stack([torch.randn(latent_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-
-
-def latents_for(pictures: Tensor, latent_dim: int) -> Tensor:
-    """Return a latent vector for each of some pictures (B, C, H, W), the same for a picture in any batch."""
-    contents = (pictures * 255).round().byte().cpu().numpy()
-    return latents([zlib.crc32(content.tobytes()) for content in contents], latent_dim).to(pictures.device)
-
-
-def between(start: Tensor, end: Tensor, share: float) -> Tensor:
-    """Return the latent vector a share of the way from one to another (latent_dim,), along the sphere."""
-    angle = torch.arccos(F.cosine_similarity(start, end, dim=0).clamp(-0.999, 0.999))
-    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
+    return follow
 
 
 def nearest(pictures: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:

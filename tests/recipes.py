@@ -11,6 +11,8 @@ import torch
 from conftest import write_class_folders, write_masked_pictures
 from PIL import Image
 from sacrebleu import corpus_chrf
+from scipy.linalg import sqrtm
+from scipy.ndimage import gaussian_filter
 from skimage.color import lab2rgb, rgb2lab, rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 from test_captcha import some_texts, write_captchas
@@ -32,6 +34,7 @@ class Recipe:
         baseline: The test metric of the baseline for the small settings, computed another way.
         public: Add-on config of a public data set, and what lays it out in a folder and returns further flags.
         reasons: Number of a promise that cannot apply, and why.
+        learned: What falls while it learns by heart, a column of ``metrics.csv``.
     """
 
     small: list[str]
@@ -42,6 +45,7 @@ class Recipe:
     baseline: Callable[[], float]
     public: dict[str, Callable[[Path], list[str]]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    learned: str = "train/loss"
 
 
 def own_masks(folder: Path) -> list[str]:
@@ -232,14 +236,56 @@ def stocks(small: list[str], by_heart: list[str]) -> Recipe:
     )
 
 
-def own_photos(folder: Path) -> list[str]:
+def own_photos(folder: Path, count: int = 12) -> list[str]:
     """Write smooth coloured pictures of several sizes."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(12):
+    for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
         coarse.resize((90 + i, 70), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
     return ["--data", "datamodules.photos.PhotoFolderDataModule", "--data.crop", "32", "--data.root", str(folder)]
+
+
+def own_pictures(folder: Path) -> list[str]:
+    own_photos(folder, 48)
+    flags = ["--data", "datamodules.picture_folder.PictureFolderDataModule", "--data.size", "24"]
+    return [*flags, "--data.root", str(folder)]
+
+
+def noise_around_the_mean() -> float:
+    """Return the distance between Gaussians fitted to the judge's features, by a root of the product of covariances."""
+    from datamodules.digits import DigitsDataModule
+    from nets.cnn import CNN
+    from tasks.judges import taught
+
+    data = DigitsDataModule(degrees=0, scale=0, num_train=200)
+    judge = taught(lambda: CNN(1, 10, 16), data, 10, 400, torch.device("cpu"))
+    pictures = data.pictures
+    trained, tested = (pictures.images[pictures.parts == part, :, :, 0] / 255 for part in ("train", "test"))
+    blurred = gaussian_filter(trained.mean(0), 1, mode="mirror", radius=2)
+    noise = torch.randn(len(tested), 1, 28, 28, generator=torch.Generator().manual_seed(0)).numpy()[:, 0]
+    made = (blurred + noise * trained.std(0, ddof=1)).clip(0, 1)
+    features = [
+        judge.features(torch.from_numpy(some).float()[:, None]).numpy().astype(np.float64) for some in (tested, made)
+    ]
+    (mean, other), (spread, wide) = zip(*((f.mean(0), np.cov(f, rowvar=False)) for f in features), strict=True)
+    return float(((mean - other) ** 2).sum() + np.trace(spread + wide - 2 * sqrtm(spread @ wide).real))
+
+
+def adversary() -> Recipe:
+    return Recipe(
+        small=["--model.net.width", "4", "--model.discriminator.width", "4", "--data.num_train", "200"],
+        by_heart=[
+            *("--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "400"),
+            *("--model.net.width", "16", "--model.discriminator.width", "16"),
+        ],
+        own=own_pictures,
+        inputs=two_pictures,
+        outputs=("_generated.png",),
+        baseline=noise_around_the_mean,
+        public={"data_mnist": partial(idx_files, name="MNIST")},
+        learned="val/frechet_distance",
+    )
 
 
 def own_captchas(folder: Path) -> list[str]:
@@ -540,13 +586,13 @@ def distance_of_bicubic_photos() -> float:
             x = torch.nn.functional.batch_norm(x, *norm).relu()
         return [*seen, x]
 
-    def length_1(x: torch.Tensor) -> torch.Tensor:
-        return x / x.square().sum(1, keepdim=True).sqrt().clamp(min=1e-3)  # where nothing is seen, all are zero
-
     distances = []
     for pair in bicubic_pairs():
-        stages_of_both = zip(*map(stages, pair), strict=True)
-        distances.append(np.mean([(length_1(a) - length_1(b)).square().sum(1).mean() for a, b in stages_of_both]))
+        apart = []
+        for both in zip(*map(stages, pair), strict=True):
+            one, other = (x / x.norm(dim=1, keepdim=True).clamp(min=1e-3) for x in both)  # the faint stay short
+            apart.append(((one - other) ** 2).sum(1).mean())
+        distances.append(np.mean(apart))
     return float(np.mean(distances))
 
 
@@ -555,6 +601,32 @@ def grey_photos() -> float:
     for photo in photographs(split="regions", max_side=256):
         pairs.append((lab2rgb(rgb2lab(photo) * [1, 0, 0]), photo))
     return mean_psnr(pairs)
+
+
+def noise_student() -> float:
+    """Return the accuracy of a narrow net to which a teacher has explained six batches of noise, taught in a loop."""
+    from datamodules.digits import load_digits
+    from nets.cnn import CNN
+
+    state = torch.load("runs/data_free/0/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    teacher = CNN(1, 10, width=8).eval()
+    teacher.load_state_dict({name[8:]: value for name, value in state.items() if name.startswith("teacher.")})
+    mean, std, noise = state["mean"], state["std"], torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        student = CNN(1, 10, width=4)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=2e-3)
+    for step in range(6):
+        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - 0.99 * step / 6)
+        pictures = (torch.rand((64, 1, 28, 28), generator=noise) - mean) / std
+        with torch.no_grad():
+            answers = teacher(pictures)
+        optimizer.zero_grad()
+        (student(pictures) - answers).abs().mean().backward()
+        optimizer.step()
+    pixels, labels = (torch.from_numpy(array[4500:]) for array in load_digits())
+    with torch.no_grad():
+        return float((student.eval()((pixels[:, None] / 255 - mean) / std).argmax(1) == labels).float().mean())
 
 
 RECIPES = {
@@ -661,6 +733,8 @@ RECIPES = {
         baseline=grey_photos,
         public={"data_bsds500": photo_sets},
     ),
+    "dcgan": adversary(),
+    "wgan_gp": adversary(),
     "captcha_crnn": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "200"],
         by_heart=[
@@ -709,5 +783,21 @@ RECIPES = {
         outputs=(),
         baseline=most_frequent_package,
         public={"data_nsmc": naver},
+    ),
+    "data_free": Recipe(
+        small=[
+            *("--model.teacher_steps", "60", "--model.teacher_width", "8", "--model.net.width", "4"),
+            *("--model.generator.width", "8", "--data.num_train", "200"),
+        ],
+        by_heart=[
+            *("--model.teacher_width", "8", "--model.teacher_steps", "100", "--model.net.width", "8"),
+            *("--model.adversarial", "0", "--model.generator.width", "8"),  # else pictures become harder and harder
+            *("--data.num_train", "64", "--trainer.max_epochs", "300"),
+        ],
+        own=own_classes,
+        inputs=two_pictures,
+        outputs=(),
+        baseline=noise_student,
+        public={"data_mnist": partial(idx_files, name="MNIST")},
     ),
 }

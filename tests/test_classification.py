@@ -158,7 +158,7 @@ def test_fine_tuning_from_a_run(tasklight, tmp_path):
 def test_digits(data):
     data.prepare_data()
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    assert batch["image"].shape == (64, data.in_channels, data.size, data.size)
+    assert batch["image"].shape == (64, data.in_channels, data.image_size, data.image_size)
     assert batch["image"].min() >= 0 and batch["image"].max() <= 1
     assert batch["label"].dtype == torch.int64 and data.num_classes == len(data.class_names) == 10
     parts = {part: {row.tobytes() for row in data.pictures.images[data.pictures.parts == part]} for part in
@@ -215,7 +215,7 @@ def test_folder_of_classes(tmp_path):
     (tmp_path / "a" / "ring" / "Thumbs.db").write_bytes(b"junk")
     data = ImageFolderDataModule(str(tmp_path / "a"), size=24)
     data.prepare_data()
-    assert data.class_names == ["bar", "disc", "ring"] and data.in_channels == 3 and data.size == 24
+    assert data.class_names == ["bar", "disc", "ring"] and data.in_channels == 3 and data.image_size == 24
     assert [int((data.pictures.parts == part).sum()) for part in ("train", "val", "test")] == [48, 6, 6]
     assert "48 train / 6 val / 6 test colour pictures of 24x24, 3 classes" in str(data)
     batch = next(iter(data.test_dataloader()))
@@ -278,7 +278,7 @@ def test_cifar_is_read_as_it_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     data = TorchvisionDataModule("CIFAR10", str(tmp_path))
     data.prepare_data()
-    assert data.class_names == names and data.in_channels == 3 and data.size == 32
+    assert data.class_names == names and data.in_channels == 3 and data.image_size == 32
     assert [int((data.pictures.parts == part).sum()) for part in ("train", "val", "test")] == [88, 12, 20]
 
 

@@ -19,6 +19,7 @@ from conftest import ROOT, SMALL, UNET, write_masked_pictures
 from PIL import Image
 
 from engine.arguments import arrange
+from engine.cache import cached
 from engine.loggers import TableLogger, dashboard_mode
 from engine.runs import new_run
 from tasks.segmentation import SegmentationTask
@@ -295,9 +296,8 @@ def test_the_default_config_is_read_from_any_directory(tasklight):
 
 @pytest.mark.parametrize("addon", sorted((ROOT / "configs" / "addons").glob("*.yaml")), ids=lambda path: path.stem)
 def test_addons_compose(tasklight, addon):
-    recipe = {"book_stock_rnn": "stock_rnn", "finetune": "cnn", "airbench": "resnet"}.get(
-        addon.stem, "unet"
-    )  # some are for one task only
+    special = {"book_stock_rnn": "stock_rnn", "finetune": "cnn", "airbench": "resnet"}  # some are for one task only
+    recipe = {**special, "dafl": "data_free", "dfad": "data_free"}.get(addon.stem, "unet")
     config = ROOT / "configs" / f"{recipe}.yaml"
     code, out, err = tasklight("fit", "--config", str(config), "--config", str(addon), "--print_config")
     assert code == 0, err
@@ -493,6 +493,7 @@ def test_arrows_between_the_folders():
         "pictures",
         "text_pictures",
         "schedules",
+        "turns",
         "similarity",
         "tiles",
         "cache",
@@ -507,6 +508,16 @@ def test_arrows_between_the_folders():
                     assert root not in never, f"{path}: {line}"
                     if root == "engine" and folder in ("tasks", "datamodules"):
                         assert rest in allowed_of_engine, f"{path}: {line}"
+
+
+def test_building_what_is_cached_leaves_the_random_numbers_of_a_run_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TASKLIGHT_CACHE", str(tmp_path))
+    drawn = []
+    for _ in range(2):  # built, then found
+        torch.manual_seed(0)
+        cached("numbers", 1, lambda folder: drawn.append(torch.rand(3)))
+        drawn.append(torch.rand(3))
+    assert len(drawn) == 3 and torch.equal(drawn[1], drawn[2])
 
 
 def test_skill_is_zero_at_the_baseline_and_positive_above_it():

@@ -10,6 +10,7 @@ from nets.autoencoder import Autoencoder
 from nets.cnn import CNN
 from nets.colornet import ColorNet
 from nets.crnn import CRNN
+from nets.dcgan import Discriminator, Generator
 from nets.dncnn import DnCNN
 from nets.foreign import SMPNet, TimmNet, TorchvisionNet
 from nets.mlp import MLP, MLPEnsemble, Perceptron
@@ -19,6 +20,7 @@ from nets.rnn import RNN
 from nets.srgan import Discriminator as SRGANDiscriminator
 from nets.srresnet import SRResNet
 from nets.unet import UNet
+from nets.upsampling import UpsamplingGenerator
 from nets.vgg import VGG
 from nets.vit import ViT
 
@@ -55,12 +57,18 @@ NETS = {
     "gru": (lambda: unsettled(RNN(3, 5, "gru", width=4)), (2, 7, 3), (2, 5)),
     "airbench": (lambda: Airbench(3, 5, widths=(8, 16)), (2, 3, 17, 30), (2, 5)),
     "airbench, grey": (lambda: Airbench(1, 5, widths=(8, 16)), (2, 1, 9, 9), (2, 5)),
+    "dcgan's generator": (lambda: Generator(7, 3, 30, width=4), (2, 7), (2, 3, 30, 30)),
+    "dcgan's discriminator": (lambda: Discriminator(1, 28, width=4), (2, 1, 28, 28), (2,)),
+    "dcgan's discriminator, spectral": (lambda: Discriminator(3, 9, width=4, norm="spectral"), (2, 3, 9, 9), (2,)),
     "autoencoder": (lambda: Autoencoder(1, 1, width=4), (2, 1, 17, 30), (2, 1, 17, 30)),
     "dncnn": (lambda: DnCNN(3, 3, width=4), (2, 3, 17, 31), (2, 3, 17, 31)),
     "srresnet": (lambda: SRResNet(3, 3, 3, width=4, depth=2), (2, 3, 7, 10), (2, 3, 21, 30)),
     "srgan": (lambda: SRGANDiscriminator(3, width=4), (2, 3, 33, 50), (2,)),
     "colornet": (lambda: ColorNet(1, 2, width=2), (2, 1, 17, 30), (2, 2, 17, 30)),
     "crnn": (lambda: CRNN(1, 6, width=4, hidden=8), (2, 1, 21, 64), (2, 8, 6)),
+    "upsampling generator": (lambda: UpsamplingGenerator(5, 1, 28, width=8), (3, 5), (3, 1, 28, 28)),
+    "upsampling generator, odd size": (lambda: UpsamplingGenerator(5, 3, 45, width=8), (3, 5), (3, 3, 45, 45)),
+    "upsampling generator, tiny picture": (lambda: UpsamplingGenerator(5, 3, 6, width=8), (3, 5), (3, 3, 6, 6)),
     "smp": (lambda: SMPNet(1, 2), (2, 1, 40, 70), (2, 2, 40, 70)),
 }
 

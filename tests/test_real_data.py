@@ -292,6 +292,14 @@ def test_cnn_reads_mnist_in_ten_minutes(tasklight):
 
 
 @pytest.mark.slow
+def test_a_student_reads_mnist_without_having_seen_it(tasklight):
+    flags = ["--config", str(ROOT / "configs/addons/data_mnist.yaml"), "--data.root", real_data("mnist")]
+    flags += ["--trainer.precision", "bf16-mixed", "--trainer.max_time", "00:00:15:00"]
+    assert accuracy(tasklight, "data_free", *flags) >= 0.975
+    assert json.loads(Path("runs/data_free/0/summary.json").read_text())["baseline"]["test/accuracy"] < 0.5
+
+
+@pytest.mark.slow
 def test_unet_learns_digit_scenes_in_minutes(tasklight):
     torch.set_num_threads(os.cpu_count() or 1)
     assert tasklight("fit", "--config", UNET)[0] == 0

@@ -1,6 +1,7 @@
 """Texts: tokens, windows, counting, drawing of tokens, and what users bring."""
 
 import math
+import warnings
 from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
@@ -21,7 +22,9 @@ from datamodules.text_sets import TextSetDataModule
 from datamodules.text_windows import MeasuredWindows, TrainingWindows
 from datamodules.tokenization import encode, learn_tokenizer
 from engine.errors import UserError
-from engine.text_pictures import font, text_heat, text_table, wrapped
+from engine.fonts import font
+from engine.pictures import bars
+from engine.text_pictures import text_heat, text_table, wrapped
 from nets.attention import SelfAttention
 from nets.gpt import GPT
 from nets.lstm import LSTM
@@ -268,9 +271,11 @@ def test_prompts_are_gone_on_with_the_same_text_for_the_same_seed(tasklight):
 
 
 def test_hangul_has_glyphs():
-    before = dict(rcParams)
-    letters = font()
-    assert dict(rcParams) == before  # the package changes the font of all figures when it is imported
+    letters = font(14)
+    assert rcParams["axes.unicode_minus"]  # which the package that brings the font would change if it was imported
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a figure that lacks a glyph
+        bars({"사과": 0.5, "apple": 0.7}, "한글")
     missing = letters.getmask("\uffff").getbbox()
     boxes = {character: letters.getmask(character) for character in "한글"}
     assert all(mask.getbbox() != missing for mask in boxes.values())
