@@ -18,13 +18,8 @@ from nets.cnn import CNN
 from nets.dcgan import Generator
 from nets.upsampling import UpsamplingGenerator
 from tasks import data_free_distillation
-from tasks.data_free_distillation import (
-    DataFreeDistillationTask,
-    difference,
-    entropy_loss,
-    observed,
-    one_hot_loss,
-)
+from tasks.data_free_distillation import DataFreeDistillationTask
+from tasks.distillation_losses import difference, entropy_loss, observed, one_hot_loss
 
 CONFIG = str(ROOT / "configs" / "data_free.yaml")
 SMALL = ["--model.net.width", "4", "--model.generator.width", "8", "--data.num_train", "200"]
