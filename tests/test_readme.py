@@ -49,11 +49,21 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("recipe", recipes(), ids=lambda path: path.stem)
-def test_first_line_of_a_recipe_is_what_was_recorded(recipe):
+@pytest.fixture
+def record():
     spec = importlib.util.spec_from_file_location("record", ROOT / "benchmarks" / "record.py")
-    record = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(record)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_of_results_is_what_was_recorded(record):
+    assert (ROOT / "docs" / "results.md").read_text("utf-8") == record.page()
+    assert all(f"| [{recipe.stem}](" in record.page() for recipe in recipes())
+
+
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda path: path.stem)
+def test_first_line_of_a_recipe_is_what_was_recorded(record, recipe):
     runs = json.loads((ROOT / "docs" / "results" / f"{recipe.stem}.json").read_text())
     assert len({run["seed"] for run in runs}) >= 3
     assert recipe.read_text().partition("\n")[0].partition(" | ")[2] == record.measured(runs)
