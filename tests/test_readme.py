@@ -11,7 +11,7 @@ from conftest import ROOT
 from engine.arguments import split_off_configs
 from engine.recipes import recipes
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = sorted(
     {
         match.strip()
@@ -41,6 +41,27 @@ def test_every_command_parses(tasklight, monkeypatch, command):
         _, out, _ = tasklight(verb, "--help")
         for flag, *_ in flags:
             assert flag in out
+
+
+def test_korean_readme_keeps_step():
+    """The same commands in the same order, the same links and figures; other words."""
+    english, korean = (page.read_text("utf-8") for page in PAGES[:2])
+
+    def code(text):
+        spans = re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
+        return [re.sub(r"(^|  +)#.*|[\uac00-\ud7a3].*", "", span, flags=re.MULTILINE).split() for span in spans]
+
+    def figures(text):
+        return [re.findall(r"\d+\.\d+", line) for line in text.splitlines() if line.startswith("| [")]
+
+    def links(text):
+        targets = re.findall(r"\]\(([^)]+)\)", text)
+        return sorted(target for target in targets if not target.startswith("README"))
+
+    assert [span for span in code(english) if "python" in span] == [span for span in code(korean) if "python" in span]
+    assert figures(english) == figures(korean)
+    assert links(english) == links(korean)
+    assert english.count("\n## ") == korean.count("\n## ") and english.count("\n| ") == korean.count("\n| ")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
