@@ -33,8 +33,10 @@ def minimize(
     batch_idx: int,
     accumulate: int,
     keep_graph: bool = False,
-) -> None:
+) -> bool:
     """Let an optimizer take its turn: gradients of a loss with respect to its own parameters, and a step.
+
+    Returns whether it has made the step; where batches are accumulated, most make none.
 
     Other parameters that the loss depends on get no gradient, so a net may look through its opponent and leave it as it
     is. Several devices average their gradients at every step.
@@ -54,7 +56,7 @@ def minimize(
     with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
         task.manual_backward(loss / accumulate, inputs=parameters, retain_graph=keep_graph)
     if (batch_idx + 1) % accumulate and not trainer.is_last_batch:
-        return
+        return False
     if trainer.world_size > 1:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         together = torch.cat([gradient.flatten() for gradient in gradients])
@@ -63,6 +65,7 @@ def minimize(
             gradient.copy_(mean.view_as(gradient) / trainer.world_size)
     optimizer.step()
     optimizer.zero_grad()
+    return True
 
 
 def follow_schedules(task: LightningModule) -> None:

@@ -109,6 +109,7 @@ class GANTask(LightningModule):
         self.test_metrics = self._metrics()
         self.inception: dict[str, Any] = {}  # metrics by the Inception net, if its weights are at hand
         self.classes = CatMetric()  # of generated pictures
+        self.trained: Tensor | None = None
 
     def forward(self, z: Tensor) -> Tensor:
         """Map latent vectors (B, latent_dim) to pictures (B, in_channels, H, W) in [0, 1], by the averaged weights."""
@@ -143,8 +144,8 @@ class GANTask(LightningModule):
         # Generator: fool the discriminator that has just learned.
         if its_turn:
             loss_g = generator_loss(self.loss, self._discriminated(fake))
-            minimize(self, optimizer_g, loss_g, batch_idx, self.accumulate)
-            self.averaged.update_parameters(self.net)
+            if minimize(self, optimizer_g, loss_g, batch_idx, self.accumulate):
+                self.averaged.update_parameters(self.net)
             outputs["generator_loss"] = loss_g.detach()
         follow_schedules(self)
         return {"loss": loss_d.detach(), **outputs}
@@ -207,11 +208,11 @@ class GANTask(LightningModule):
             value = inception.compute()
             self.log(f"{stage}/{name}", value[0] if name == "kid" else value, sync_dist=True)
         data: Any = getattr(self.trainer, "datamodule", None)
-        trained, _ = pictures_of(data, "train")
+        trained = self._trained(data)
         held_out = pictures_of(data, stage)[0][:COMPARED]
         made = self(latents(range(COMPARED), self.latent_dim).to(self.device)).float().cpu()
-        distances, places = nearest(made, trained / 255)
-        typical, _ = nearest(held_out / 255, trained / 255)
+        distances, places = nearest(made, trained)
+        typical, _ = nearest(held_out / 255, trained)
         self.log(f"{stage}/novelty", distances.mean() / typical.mean(), sync_dist=True)
         rows = {"generated": made[:SHOWN], "nearest of\ntraining": trained[places[:SHOWN]] / 255}
         rows = {"held out": held_out[:SHOWN] / 255, **rows}
@@ -220,6 +221,12 @@ class GANTask(LightningModule):
             f"{stage}_samples",
             grid({label: [picture_of(picture) for picture in pictures] for label, pictures in rows.items()}),
         )
+
+    def _trained(self, datamodule: Any) -> Tensor:
+        """Return the training pictures, uint8 (N, C, H, W), read once."""
+        if self.trained is None:
+            self.trained, _ = pictures_of(datamodule, "train")
+        return self.trained
 
     def predict_prompts(self, prompts: Sequence[str]) -> NamedLatents:
         """Return latent vectors for names, whatever they are: the same name always makes the same picture."""
@@ -260,7 +267,7 @@ class GANTask(LightningModule):
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the distance of noise around the mean training picture, blurred."""
-        pictures = pictures_of(datamodule, "train")[0] / 255
+        pictures = self._trained(datamodule) / 255
         mean = gaussian_blur2d(pictures.mean(0, keepdim=True), (5, 5), (1.0, 1.0))
         count = len(pictures_of(datamodule, "test")[0])
         noise = torch.randn(count, *mean.shape[1:], generator=torch.Generator().manual_seed(0))
@@ -268,12 +275,12 @@ class GANTask(LightningModule):
 
     def references(self, datamodule: Any) -> dict[str, dict[str, float]]:
         """Return the distances between pictures that are real, which no generator can expect to undercut."""
-        trained = pictures_of(datamodule, "train")[0] / 255
+        trained = self._trained(datamodule)
         tested = pictures_of(datamodule, "test")[0] / 255
         rows = torch.randperm(len(trained), generator=torch.Generator().manual_seed(0))[: len(tested)]
         halves = self._distance(tested[::2], tested[1::2])
         return {
-            f"{len(rows)} training pictures": self._evaluate(datamodule, trained[rows]),
+            f"{len(rows)} training pictures": self._evaluate(datamodule, trained[rows] / 255),
             f"two halves of the {len(tested)} test pictures": {"test/frechet_distance": halves},
         }
 
@@ -312,18 +319,31 @@ def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], N
 
     @torch.no_grad()
     def follow(averages: Tensors, weights: Tensors, steps: Tensor | int) -> None:
-        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        steps = torch.as_tensor(steps)  # stays on the device, which need not wait for it
+        share = 1 - ((1 + steps) / (10 + steps)).clamp(max=decay)
         for average, weight in zip(averages, weights, strict=True):
-            average.copy_(average.lerp(weight, share) if average.is_floating_point() else weight)
+            if average.is_floating_point():
+                average.lerp_(weight, share.to(average))
+            else:
+                average.copy_(weight)
 
     return follow
 
 
 def nearest(pictures: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the root mean square difference of pictures (N, C, H, W) to the nearest of others, and its place, (N,)."""
-    distances = torch.cdist(pictures.flatten(1), among.flatten(1)) / pictures[0].numel() ** 0.5
+    """Return the root mean square difference of pictures to the nearest of others, and its place.
+
+    Args:
+        pictures: (N, C, H, W) in [0, 1].
+        among: (M, C, H, W) uint8; as floating point numbers only a thousand are in memory at once.
+
+    Returns:
+        Differences (N,) and places (N,) in [0, M).
+    """
+    flat = pictures.flatten(1)
+    distances = torch.cat([torch.cdist(flat, some.flatten(1) / 255) for some in among.split(1000)], 1)
     values, places = distances.min(1)
-    return values, places
+    return values / flat.shape[1] ** 0.5, places
 
 
 def coloured(pictures: Tensor) -> Tensor:

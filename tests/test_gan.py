@@ -51,7 +51,7 @@ def test_the_penalty_is_that_of_the_slope():
 
 def test_averages_remember_more_and_more():
     averages, follow = [torch.zeros(2), torch.tensor(3)], moving_average(0.5)
-    follow(averages, [torch.ones(2), torch.tensor(7)], 1)
+    follow(averages, [torch.ones(2), torch.tensor(7)], torch.tensor(1))
     assert averages[0].tolist() == pytest.approx([9 / 11, 9 / 11]) and int(averages[1]) == 7  # 2 of 11 steps
     follow(averages, [torch.zeros(2), torch.tensor(8)], 1000)
     assert averages[0].tolist() == pytest.approx([4.5 / 11, 4.5 / 11])
@@ -73,9 +73,9 @@ def test_a_walk_goes_from_end_to_end_without_losing_its_length():
 
 
 def test_the_nearest_picture():
-    among = torch.stack([torch.full((1, 2, 2), value) for value in (0.0, 0.5, 1.0)])
-    distances, places = nearest(torch.full((1, 1, 2, 2), 0.6), among)
-    assert float(distances) == pytest.approx(0.1, abs=1e-3) and int(places) == 1
+    among = torch.stack([torch.full((1, 2, 2), value, dtype=torch.uint8) for value in (0, 153, 255)])
+    distances, places = nearest(torch.full((1, 1, 2, 2), 0.7), among.repeat(900, 1, 1, 1))
+    assert float(distances) == pytest.approx(0.1, abs=1e-3) and int(places) % 3 == 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
