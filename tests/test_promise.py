@@ -51,8 +51,12 @@ def summary(number: int, recipe: str) -> dict:
     return json.loads(Path(f"runs/{recipe}/{number}/summary.json").read_text())
 
 
-# Tests of a recipe run in one process, where they share a training.
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES])
+# Tests of a recipe run in one process, where they share a training. Plain pytest proves the promises for a recipe of
+# every task, ``python -m tests.matrix`` for all.
+SLOW = {name: [] if name in FIRST else [pytest.mark.slow] for name in NAMES}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.xdist_group(name), *SLOW[name]]) for name in NAMES])
 def recipe(request: pytest.FixtureRequest) -> str:
     assert request.param in RECIPES, f"tests/recipes.py does not say how to prove {request.param}"
     return request.param
@@ -169,14 +173,6 @@ def test_mixed_precision(recipe, tasklight, finished):
     assert half["precision"] == "bf16-mixed"
 
 
-@pytest.mark.parametrize(  # processes take long to start: plain pytest proves it for one recipe of every task
-    "recipe",
-    [
-        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name in FIRST else [pytest.mark.slow])])
-        for name in NAMES
-    ],
-    indirect=True,
-)
 @pytest.mark.promise(9, "several devices")
 def test_several_devices(recipe, tasklight, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
