@@ -21,23 +21,20 @@ class Collector:
         self.cells: dict[tuple[str, int], str] = {}
         self.reasons: dict[tuple[str, int], str] = {}
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]):
-        outcome = yield
-        marker = item.get_closest_marker("promise")
-        if marker and call.when == "call":
-            number, words = marker.args
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        promise = dict(report.user_properties).get("promise")
+        if promise and report.when == "call":
+            number, words, recipe = promise
             self.promises[number] = words
-            report = outcome.get_result()
-            self.cells[item.callspec.params["recipe"], number] = report.outcome
+            self.cells[recipe, number] = report.outcome
             if report.skipped:
-                self.reasons[item.callspec.params["recipe"], number] = str(report.longrepr[2]).removeprefix("Skipped: ")
+                self.reasons[recipe, number] = str(report.longrepr[2]).removeprefix("Skipped: ")
 
 
 def main(recipes: list[str]) -> int:
     """Run the promises and write the page."""
     collector = Collector()
-    argv = ["-m", "promise", "-q", str(ROOT / "tests" / "test_promise.py")]
+    argv = ["-m", "promise", "-q", "-n", "auto", str(ROOT / "tests" / "test_promise.py")]
     argv += ["-k", " or ".join(f"[{name}]" for name in recipes)] if recipes else []
     code = pytest.main(argv, plugins=[collector])
     numbers = sorted(collector.promises)

@@ -62,6 +62,13 @@ def recipe(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def promised(request: pytest.FixtureRequest) -> None:
+    """Tell the matrix, which may be another process, what a test proves."""
+    if marker := request.node.get_closest_marker("promise"):
+        request.node.user_properties.append(("promise", [*marker.args, request.node.callspec.params["recipe"]]))
+
+
 @pytest.fixture
 def finished(recipe: str, tasklight: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a training in small, run 0, which all promises of a recipe share."""
