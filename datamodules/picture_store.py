@@ -84,7 +84,7 @@ def write_store(
             hashes.append(hashlib.sha256(picture.tobytes()).hexdigest())
     if not names:
         everything = skipped + [place for places in (wrong or {}).values() for place in places]
-        raise UserError("no picture can be used", everything)
+        raise UserError(f"{len(everything)} of {len(everything)} pictures are broken", everything)
     parts = split_by_content(parts, hashes, np.array(counts) > 0)
     np.save(folder / "counts.npy", np.array(counts))
     index = {"channels": channels, "names": names, "parts": parts, "sizes": sizes, "skipped": skipped}
