@@ -272,9 +272,9 @@ def read_labels(path: Path) -> dict[Path, str]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(f"{path} is not UTF-8: byte {error.start}, in line {line}") from error
-    odd = [f"line {number}" for number, line in enumerate(lines, start=1) if len(line) != 2 or not line[1]]
+    odd = [f"{path}, line {number}" for number, line in enumerate(lines, start=1) if len(line) != 2 or not line[1]]
     if odd:
-        fault(f"{path}: no file and text, separated by a comma", odd)
+        fault("no file and text, separated by a comma", odd)
     good = [(number, line) for number, line in enumerate(lines, start=1) if number > 1 and len(line) == 2]
     numbered = [(number, name, text) for number, (name, text) in good]
     texts = {path.parent / name: text for _, name, text in numbered if text}

@@ -160,6 +160,11 @@ class PhotosDataModule(LightningDataModule):
             note(f"{len(small)} training photo(s) are smaller than a window of {self.crop} and are reflected", small)
         return {}
 
+    def samples(self, part: str) -> DataLoader[dict[str, Any]]:
+        """Return the whole photos of a part in a fixed order."""
+        dataset = WholePhotos(self.store, part)
+        return ordered(dataset, self.batch_size, dataset.sizes)
+
     def some_windows(self, count: int, side: int) -> Tensor:
         """Return windows of the training photos, uint8 (count, in_channels, side, side), the same in every training."""
         with isolate_rng():

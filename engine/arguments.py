@@ -54,8 +54,9 @@ class Arguments:
 def arrange(argv: list[str]) -> Arguments:
     """Find out the recipe and the checkpoint, and put the options in order.
 
-    Configs come before flags wherever they were typed. Every verb but ``fit`` and ``check`` starts from the config of the run that
-    the checkpoint lies in. A class named anew, by a flag or by a later config, starts from its own defaults.
+    Configs come before flags wherever they were typed. Every verb but ``fit`` and ``check`` starts from the config of
+    the run that the checkpoint lies in. A class named anew, by a flag or by a later config, starts from its own
+    defaults.
 
     Raises:
         UserError: The verb, a config or the checkpoint does not exist.

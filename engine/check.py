@@ -1,4 +1,4 @@
-"""What ``check`` finds out about data by one look at all samples, whatever they are; data modules add what they know."""
+"""What ``check`` finds out about data, whatever they are, by a look at all samples; data modules add what they know."""
 
 import hashlib
 from collections import Counter
@@ -251,7 +251,7 @@ def keep_some(part: Part, batch: dict[str, Any], size: int) -> None:
     labels = batch["label"].tolist() if "label" in batch else [0] * size
     for i, label in enumerate(labels):
         if counts[label] < EXAMPLES and len(part.shown) < 200:
-            sample = {name: batch[name][i] for name in ("image", "mask") if name in batch}
+            sample: dict[str, Any] = {name: batch[name][i] for name in ("image", "mask") if name in batch}
             part.shown.append({**sample, "label": label, "name": part.names[len(part.names) - size + i]})
             counts[label] += 1
 
@@ -407,7 +407,8 @@ def entering(trainer: Any, task: LightningModule, data: LightningDataModule) -> 
     task.setup("fit")
     task.eval()
     caught: list[Tensor] = []
-    hook = task.net.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    net: Any = task.net
+    hook = net.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
     with torch.no_grad():
         task(*(batch[name] for name in wanted))
     hook.remove()
