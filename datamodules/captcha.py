@@ -143,7 +143,7 @@ class CaptchaDataModule(LightningDataModule):
             unknown = sorted(set("".join(texts)) - set(self.charset))
             if unknown:
                 names = zip(texts, self.names(part), strict=True)
-                wrong = [text if text in name else f"{name} ({text})" for text, name in names if set(text) & {*unknown}]
+                wrong = [name if text in name else f"{name} ({text})" for text, name in names if set(text) & {*unknown}]
                 fault(f"the training part has no picture with {some(unknown)}, which the {part} part has", wrong)
 
     def __str__(self) -> str:

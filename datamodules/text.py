@@ -232,7 +232,12 @@ def read_texts(place: Path) -> str:
     Raises:
         UserError: There is no text, or it is not UTF-8.
     """
-    text = "\n".join(read_text(path) for path in find_texts([place]))
+    found = find_texts([place])
+    empty = [path for path in found if not path.stat().st_size]
+    if empty and len(found) > 1:
+        fault(f"{len(empty)} file(s) are empty", list(map(str, empty)))
+        found = [path for path in found if path not in empty]
+    text = "\n".join(map(read_text, found))
     if not text.strip():
         raise UserError(f"{place} holds no text (.txt)")
     return text
@@ -262,7 +267,7 @@ def read_text(path: Path) -> str:
         fault(f"{path} is not UTF-8: byte {error.start}, in line {lines[0]}", [f"{path}:{line}" for line in lines[1:]])
         text = content.decode("utf-8-sig", errors="replace")
     if not text:
-        fault(f"{path} is empty")
+        raise UserError(f"{path} is empty")
     return text.replace("\r\n", "\n")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningDataModule
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,7 +18,7 @@ from engine.errors import UserError, fault, note
 
 PARTS = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}  # shares of the rows, in the order of time
 EPOCH = 32_768  # windows that an epoch sees at least; those of a short series come several times
-FORESIGHT = 0.99  # correlation of a column's changes with the target's a row later from which on it knows them
+FORESIGHT = 0.95  # correlation of a column's changes with the target's a row later from which on it knows them
 GAP = 5  # a distance between rows of more than so many usual ones is worth a word: a weekend and a holiday are not
 
 
@@ -258,7 +259,8 @@ class TimeSeriesCSVDataModule(LightningDataModule):
         ahead = np.diff(series.target)[1:]
         for name, column in zip(self.features, series.features.T, strict=True):
             now = np.diff(column)[:-1]
-            if name != self.target and now.std() and ahead.std() and abs(np.corrcoef(now, ahead)[0, 1]) > FORESIGHT:
+            moves = name != self.target and now.std() and ahead.std()
+            if moves and abs(spearmanr(now, ahead).statistic) > FORESIGHT:  # of ranks: gaps do not count for more
                 words = f"the column {name!r} changes as {self.target!r} does a row later: it knows the future"
                 note(f"{words}; leave it out of --data.features", broken=True)
         steps = np.diff(series.dates).astype(np.int64)

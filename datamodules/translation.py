@@ -118,7 +118,7 @@ class TranslationDataModule(LightningDataModule):
             f"{place}: {sentence[:60]}"
             for part in PARTS
             for place, (sentence, other) in zip(names[part], self.pairs[part], strict=True)
-            if sentence == other and not sentence.replace(" ", "").isdigit()
+            if sentence == other and any(map(str.isalpha, sentence))
         ]
         count = sum(map(len, self.pairs.values()))
         if len(alike) > UNTRANSLATED * count:

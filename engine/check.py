@@ -191,11 +191,11 @@ def examine(
             fields |= {"label"} if any(part.labels for part in parts.values()) and class_names(data) else set()
             fields |= {"mask"} if any(part.pixels.any() for part in parts.values()) else set()
             fields |= {"length"} if hasattr(data, "charset") else set()
-            judge_task(report, fields, class_path, misfit)
+            fits = judge_task(report, fields, class_path, misfit)
             describe(report, data, parts)
             judge_balance(report, data, parts)
             judge_amount(report, data, parts, task)
-            judge_scale(report, trainer, task, data, parts)
+            judge_scale(report, trainer, task if fits else None, data, parts)
             judge_net(report, task, fields)
             judge_leaks(report, data, parts)
             draw(report, trainer, data, parts)
@@ -285,20 +285,22 @@ def class_names(data: Any) -> list[str]:
         return []
 
 
-def judge_task(report: Report, fields: set[str], class_path: str, misfit: str) -> None:
-    """Say what is asked of the data, and by which recipes."""
+def judge_task(report: Report, fields: set[str], class_path: str, misfit: str) -> bool:
+    """Say what is asked of the data, and by which recipes; return whether the task is known to learn from them."""
     known = {path.stem: read_yaml(path)["model"]["class_path"] for path in recipes()}
     kinds = [(asked, names) for wanted, asked, names in KINDS if fields.issuperset(wanted)]
     if not kinds:
-        return
+        return False
     (asked, fitting), all_names = kinds[0], [name for _, names in kinds for name in names]
     listed = ", ".join(f"configs/{name}.yaml" for name in fitting)
     report.answers["regression or classification?"] = f"{asked}; it fits {listed}"
     task = class_path.rsplit(".", 1)[-1]
+    fits = class_path in [known[name] for name in all_names]
     if misfit:
         fault(f"{task} cannot learn from these data: {misfit}; {listed} would ask for {asked}")
-    elif class_path in known.values() and class_path not in [known[name] for name in all_names]:
+    elif class_path in known.values() and not fits:  # of a task of the user's own nothing is known
         fault(f"{task} cannot learn from batches of {', '.join(sorted(fields))}; {listed} would ask for {asked}")
+    return fits
 
 
 def describe(report: Report, data: Any, parts: dict[str, Part]) -> None:
@@ -382,7 +384,12 @@ def judge_scale(
         return
     stored = parts["train"].fields[name]
     said = f"{stored.low:.4g} to {stored.high:.4g} as stored"
-    fed = entering(trainer, task, data) if task else None
+    fed = None
+    if task:
+        try:
+            fed = entering(trainer, task, data)
+        except UserError as error:  # the net does not suit the data
+            fault(error.words, error.places)
     if fed is not None:
         deviation, mean = (float(value) for value in torch.std_mean(fed.float()))
         low, high = float(fed.min()), float(fed.max())
