@@ -37,13 +37,13 @@ class Series:
 
     def __init__(self, path: Path, target: str, time: str, features: list[str]) -> None:
         file = CSVFile(path)
-        dates = file.dates(time)
+        dates, texts = file.dates(time), file.texts(time)
         columns = np.stack([file.numbers(name) for name in [*features, target]], axis=1)
         order = np.argsort(dates, kind="stable")
         order = order[~np.isnan(columns).any(1)[order] & ~np.isnat(dates)[order]]
         twice = np.flatnonzero(dates[order][1:] == dates[order][:-1])
         if len(twice):
-            lines = [(file.lines[order[i + 1]], file.texts(time)[order[i]], file.lines[order[i]]) for i in twice]
+            lines = [(file.lines[order[i + 1]], texts[order[i]], file.lines[order[i]]) for i in twice]
             again = [f"{path}, line {second}: {text} stands in line {first} already" for second, text, first in lines]
             fault(f"{len(twice)} date(s) come twice", again)
             order = np.delete(order, twice + 1)
@@ -51,23 +51,15 @@ class Series:
         self.features, self.target = columns[order, :-1], columns[order, -1]  # (rows, num_features), (rows,)
         self.lines = [file.lines[row] for row in order]  # of the file
         self.notes = [] if (order[1:] > order[:-1]).all() else ["rows were not in the order of time and are sorted"]
-        back = [
-            f"{path}, line {file.lines[i + 1]}: {file.texts(time)[i + 1]}"
-            for i in np.flatnonzero(dates[1:] < dates[:-1])
-        ]
-        if back:
-            note("rows are not in the order of time and are sorted", back)
+        back = np.flatnonzero(dates[1:] < dates[:-1]) + 1
+        self.back = [f"{path}, line {file.lines[row]}: {texts[row]}" for row in back]  # rows before the one above them
         steps = np.diff(self.dates).astype(np.int64)
-        wide = np.flatnonzero(steps > GAP * np.median(steps)) if len(steps) else steps
+        self.wide = wide = np.flatnonzero(steps > GAP * np.median(steps)) if len(steps) else steps
         if len(wide):
             widest = int(np.argmax(steps))
             days = steps[widest] / 86_400
             when = f"{shown(self.dates[widest])} to {shown(self.dates[widest + 1])}"
             self.notes.append(f"{len(wide)} gap(s), the widest of {days:,.3g} days, {when}")
-            before = [
-                f"{path}, line {self.lines[i + 1]}: {shown(self.dates[i])} to {shown(self.dates[i + 1])}" for i in wide
-            ]
-            note(f"{len(wide)} gap(s) in time, the widest of {days:,.3g} days", before)
 
     def following(self, window: int, horizon: int) -> list[str]:
         """Return the dates that follow, as far as the last ``window`` ones have a rule, such as every weekday."""
@@ -254,8 +246,15 @@ class TimeSeriesCSVDataModule(LightningDataModule):
         return [f"{self.root}, line {line}" for line in self.series.lines[first : first + count]]
 
     def examine(self) -> dict[str, list[str]]:
-        """Tell by ``note`` which columns know the target ahead of time: today's say how it changes tomorrow."""
+        """Tell by ``note`` what is out of order or lacking, and which columns change as the target will a row later."""
         series = self.series
+        if series.back:
+            note("rows are not in the order of time and are sorted", series.back)
+        both = [(series.lines[i + 1], shown(series.dates[i]), shown(series.dates[i + 1])) for i in series.wide]
+        if both:
+            note(
+                f"{len(both)} gap(s) in time", [f"{self.root}, line {line}: {one} to {two}" for line, one, two in both]
+            )
         ahead = np.diff(series.target)[1:]
         for name, column in zip(self.features, series.features.T, strict=True):
             now = np.diff(column)[:-1]

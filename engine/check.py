@@ -119,7 +119,7 @@ class Part:
         not_finite: Samples with values that are no numbers.
         times: Moments that are forecast.
         shown: The first samples, as the task gets them.
-        texts: The first texts.
+        lengths: Characters of all texts.
     """
 
     names: list[str] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Part:
     not_finite: list[str] = field(default_factory=list)
     times: list[Tensor] = field(default_factory=list)
     shown: list[dict[str, Any]] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -185,7 +185,7 @@ def examine(
         try:
             data.prepare_data()
             if hasattr(data, "examine"):
-                report.lines |= {title: lines for title, lines in data.examine().items() if lines}
+                report.lines |= {title: said for title, said in data.examine().items() if said}
             parts = {part: look_at(data, part) for part in PARTS}
             fields = parts["train"].fields.keys() | parts["test"].fields.keys()
             fields |= {"label"} if any(part.labels for part in parts.values()) and class_names(data) else set()
@@ -228,7 +228,7 @@ def look_at(data: Any, part: str) -> Part:
             seen.pixels += np.bincount(tensors["mask"].numpy().ravel(), minlength=256)
         if "time" in tensors:
             seen.times.append(tensors["time"])
-        seen.texts += batch.get("text", [])[: max(0, 2 * EXAMPLES - len(seen.texts))]
+        seen.lengths += map(len, batch.get("text", []))
         content = [batch[name] for name in CONTENT if name in batch]
         if content:
             seen.digests += [digest([values[i] for values in content]) for i in range(size)]
@@ -313,16 +313,16 @@ def describe(report: Report, data: Any, parts: dict[str, Part]) -> None:
     bad = [name for part in parts.values() for name in part.not_finite]
     if bad:
         fault(f"{len(bad)} sample(s) hold NaN or infinity", bad)
-    texts = parts["train"].texts
-    if texts and "texts" not in report.lines:
-        report.lines["texts"] = texts
+    lengths = parts["train"].lengths
+    if lengths:
+        report.answers["how long are texts?"] = f"{min(lengths):,} to {max(lengths):,} characters"
     plain = [
         name
         for part in parts.values()
         for name, tiny in zip(part.names, torch.cat(part.prints) if part.prints else [], strict=False)
         if not tiny.any()
     ]
-    if plain and ("label" in report.answers or any(part.labels for part in parts.values())):
+    if plain and any(part.labels for part in parts.values()):  # windows of photos may be plain
         note(f"{len(plain)} picture(s) show nothing, all of their pixels are the same or nearly so", plain)
 
 
@@ -543,11 +543,10 @@ def draw(report: Report, trainer: Trainer, data: Any, parts: dict[str, Part]) ->
             shown |= {title: kept[:, i] for i, title in enumerate(titles)}
         elif not values.dtype.startswith("int"):
             shown[name] = kept
-    lengths = [len(text) for text in train.texts]
+    if train.lengths:
+        shown["characters of a text"] = np.array(train.lengths)
     if shown:
         report.pictures["values of the training part"] = histograms(shown)
-    elif lengths and "texts" in report.lines:
-        pass
     if train.times:
         series = {name: moments(data, name) for name in PARTS}
         report.pictures["the target in time, part by part"] = in_time(series)

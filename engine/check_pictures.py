@@ -59,9 +59,10 @@ def class_counts(counts: Mapping[str, int]) -> Image.Image:
     axis.bar_label(drawn, [f"{count:,}" for count in kept.values()], padding=3, fontsize=8, color=INK)
     axis.set_yticks(range(len(kept)), [name[:30] for name in kept])
     axis.invert_yaxis()
-    axis.margins(x=0.15)
+    axis.margins(x=0.2)
+    axis.set_xticks([])
     axis.tick_params(labelsize=8, colors=INK)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
     return rendered(figure)
 
 

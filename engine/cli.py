@@ -57,7 +57,7 @@ class CLI(LightningCLI):
         self.folder: Path | None = None  # the run folder; None where a loose checkpoint is measured
         self.is_new = False  # whether this command has made the folder
         self.checkpoint: dict[str, Any] = {}
-        self.findings: list[Finding] = []  # what check has found before it looks at any sample
+        self.findings: list[Finding] = []  # what reading the data has shown
         self.misfit = ""  # why check could not make the task for these data
         if arguments.checkpoint:
             self.checkpoint = read_checkpoint(arguments.checkpoint)
@@ -174,11 +174,12 @@ class CLI(LightningCLI):
             self.instantiate_to_check()
             return
         try:
-            super().instantiate_classes()
-            # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
-            self.model.to(memory_format=torch.channels_last)
-            if self.arguments.verb != "predict":
-                self.datamodule.prepare_data()
+            with gathering(faults=False) as self.findings:
+                super().instantiate_classes()
+                # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
+                self.model.to(memory_format=torch.channels_last)
+                if self.arguments.verb != "predict":
+                    self.datamodule.prepare_data()
         except (Exception, KeyboardInterrupt):
             self.forget()
             raise

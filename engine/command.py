@@ -88,6 +88,9 @@ class Command(CLI):
         lines["device"] = f"{device}, precision {trainer.precision}"
         if slow_precision(str(trainer.precision), device):
             lines["device"] += "; this CPU has no units for bf16: it will be slower than 32-true"
+        odd = [finding for finding in self.findings if not finding.broken]  # what is broken is named by the data
+        if odd:
+            lines["odd"] = "; ".join(finding.words for finding in odd)
         if self.folder:
             lines["folder"] = str(self.folder)
         if self.arguments.notes:

@@ -1,7 +1,8 @@
 """What a user is meant to read: the one kind of error, and what ``check`` has to say about data besides.
 
 What is wrong with data is told by ``fault``. It ends a training with one line; ``check`` keeps it and lets the reading
-go on without what is faulty, so that it finds everything at once. What a training can live with is told by ``note``.
+go on without what is faulty, so that it finds everything at once. What a training can live with is told by ``note``:
+the first lines of a training name it as far as reading the data has shown it, ``check`` looks for more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,25 +40,31 @@ class Finding:
 
 
 _found: ContextVar[list[Finding] | None] = ContextVar("found", default=None)
+_raising: ContextVar[bool] = ContextVar("raising", default=True)
 
 
 @contextmanager
-def gathering() -> Iterator[list[Finding]]:
-    """Keep what ``fault`` and ``note`` tell, each thing once, in the list that this gives."""
+def gathering(faults: bool = True) -> Iterator[list[Finding]]:
+    """Keep what ``note`` tells, each thing once, in the list that this gives.
+
+    Args:
+        faults: Whether to keep what ``fault`` tells, too, rather than to raise it.
+    """
     found: list[Finding] = []
-    token = _found.set(found)
+    tokens = _found.set(found), _raising.set(not faults)
     try:
         yield found
     finally:
-        _found.reset(token)
+        _found.reset(tokens[0])
+        _raising.reset(tokens[1])
 
 
 def fault(words: str, places: Sequence[str] = ()) -> None:
-    """Raise a UserError; while findings are gathered, keep it and return.
+    """Raise a UserError; while ``check`` gathers faults, keep it and return.
 
     What comes behind must get on without what is faulty.
     """
-    if _found.get() is None:
+    if _raising.get():
         raise UserError(words, places)
     note(words, places, broken=True)
 
