@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.labelled_pictures import ClassificationDataModule, Pictures
-from datamodules.picture_files import find_pictures, is_grey, open_picture, square
+from datamodules.picture_files import find_pictures, is_grey, open_picture, square, unused_files
 from datamodules.picture_store import File, decode_files, folders_of, refuse_many_broken, split_by_content
 from engine.cache import cached
 from engine.errors import UserError, fault
@@ -62,6 +62,11 @@ class ImageFolderDataModule(ClassificationDataModule):
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels, parts = np.array(index["labels"]), np.array(index["parts"])
         return Pictures(images, labels, parts, names, index["skipped"], index["files"])
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` which files are of another kind than most; return also those that are in no class."""
+        used = [path for _, _, path in find_classes(self.root)]
+        return super().examine() | {"files that are in no class or no pictures": unused_files(self.root, used)}
 
 
 def find_classes(root: Path) -> list[File]:

@@ -87,6 +87,12 @@ def kinds_of(paths: list[Path]) -> list[str]:
     return [f"{count:,} {kind}" for kind, count in formats.most_common()]
 
 
+def unused_files(root: Path, used: Iterable[Path]) -> list[str]:
+    """Return the files below a folder that are not used."""
+    known = set(used)
+    return sorted(str(path) for path in root.rglob("*") if path.is_file() and path not in known)
+
+
 def to_array(picture: Image.Image, channels: int) -> np.ndarray:
     """Return the pixels as uint8 (H, W, channels).
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.augmentation import random_colour, random_grid, warped
 from datamodules.batches import generator_for, ordered, shuffled
 from datamodules.masked_pictures import decoded, find_pairs
-from datamodules.picture_files import UnlabelledPictures, find_pictures, fitted, kinds_of
+from datamodules.picture_files import UnlabelledPictures, find_pictures, fitted, kinds_of, unused_files
 from datamodules.picture_store import PARTS, PictureStore
 from engine.errors import UserError, fault, some
 
@@ -238,8 +238,11 @@ class SegmentationFolderDataModule(SegmentationDataModule):
         return ["background", "object"] if highest == 1 else [str(c) for c in range(highest + 1)]
 
     def examine(self) -> dict[str, list[str]]:
-        """Tell by ``note`` which pictures are of another kind than most."""
-        return {"kinds of files": kinds_of([picture for _, picture, _ in find_pairs(self.root)])}
+        """Tell by ``note`` which pictures are of another kind than most; return also which files are not used."""
+        pairs = find_pairs(self.root)
+        unused = unused_files(self.root, [path for _, *both in pairs for path in both])
+        kinds = kinds_of([picture for _, picture, _ in pairs])
+        return {"kinds of files": kinds, "files that are neither pictures nor masks": unused}
 
     def prepare_data(self) -> None:
         beyond = self.store.counts[:, (self.class_of_id >= self.num_classes) & (self.class_of_id != IGNORE)].any(1)

@@ -363,7 +363,8 @@ def judge_amount(report: Report, data: Any, parts: dict[str, Part], task: Lightn
             note(f"{len(few)} class(es) have fewer than {FEW} training samples", few)
     if task:
         parameters = sum(parameter.numel() for parameter in task.parameters())
-        said += f"; the net has {parameters:,} parameters, {parameters / max(1, count):,.3g} for a sample"
+        each = parameters / max(1, count)
+        said += f"; the net has {parameters:,} parameters, {each:,.{0 if each >= 10 else 2}f} for a sample"
     report.answers["enough data?"] = said
     offers = []
     for prefix, thing in (("data", data), ("model", task)):

@@ -512,7 +512,7 @@ def test_every_recipe_asks_what_its_data_are_for():
         assert all(name in tasks for name in names)
 
 
-QUICK = ("housing", "xor", "stock_linear", "cnn", "unet", "dncnn", "bert_classifier")
+QUICK = ("housing", "xor", "stock_linear", "cnn", "dncnn", "bert_classifier")
 
 
 @pytest.mark.parametrize(
