@@ -87,7 +87,8 @@ def find_classes(root: Path) -> list[File]:
         raise UserError(f"{folders['train']} holds no folder of pictures; each class needs its own")
     trained = {name for part, name, _ in files if part == "train"}
     for part, name in sorted({(part, name) for part, name, _ in files if name not in trained}):
-        fault(f"class {name!r} of {root / part} has no folder in {folders['train']}")
+        places = [str(path) for other, kind, path in files if (other, kind) == (part, name)]
+        fault(f"class {name!r} of {root / part} has no folder in {folders['train']}", places)
     return [file for file in files if file[1] in trained]
 
 

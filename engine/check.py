@@ -427,7 +427,7 @@ def judge_net(report: Report, task: LightningModule | None, fields: set[str]) ->
     """Say whether the net knows that pixels have neighbours, or that moments follow each other."""
     if not task or not isinstance(task.net, nn.Module):
         return
-    kinds = {type(module).__name__ for module in task.net.modules()}
+    kinds = {type(module).__name__ for module in task.net.modules() if module is not task.net}
     sees = [word for word in ("Conv", "Attention", "LSTM", "GRU", "RNN") if any(word in kind for kind in kinds)]
     net = type(task.net).__name__
     if sees:
