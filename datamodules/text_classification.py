@@ -161,12 +161,11 @@ class TextClassificationDataModule(LightningDataModule):
         texts = self.texts
         if texts.dropped:
             note(f"{len(texts.dropped)} row(s) without a text or a class are left out", texts.dropped)
-        cut = [
-            f"{name} ({len(self.of_part(part)[0][i]):,} characters)"
-            for part in PARTS
-            for i, name in enumerate(self.names(part))
-            if len(self.datasets[part].tokens[i]) == self.context
-        ]
+        cut = []
+        for part in PARTS:
+            dataset = self.datasets[part]
+            both = zip(self.names(part), dataset.texts, dataset.tokens, strict=True)
+            cut += [f"{name} ({len(text):,} characters)" for name, text, ids in both if len(ids) == self.context]
         count = sum(part in PARTS for part in texts.parts)
         if len(cut) > CUT * count:
             words = f"{len(cut):,} of {count:,} texts are longer than {self.context} tokens and are cut off there"

@@ -28,6 +28,7 @@ ALIKE = 0.995  # correlation of such pictures from which on they are taken for c
 PLAIN = 2.0  # deviation, of 255, below which a picture is too plain to be compared
 KEPT = 20_000  # values of a field that histograms are drawn from
 EXAMPLES = 8  # pictures in a row
+MOST_SHOWN = 200  # samples of a part that are kept for that
 
 # Fields of a batch, what is asked of them, and the recipes that learn it; the first whose fields are all there counts.
 KINDS = (
@@ -203,6 +204,10 @@ def examine(
             if not found and not report.findings:
                 raise
             found.append(Finding(True, error.words, error.places))
+        except Exception as error:
+            if not any(finding.broken for finding in [*found, *report.findings]):
+                raise
+            found.append(Finding(False, f"what is broken leaves too little to look further: {error!r}"))
     report.add(found)
 
 
@@ -234,7 +239,7 @@ def look_at(data: Any, part: str) -> Part:
             seen.digests += [digest([values[i] for values in content]) for i in range(size)]
         if "image" in tensors:
             seen.prints.append(prints_of(tensors["image"]))
-            keep_some(seen, data.on_after_batch_transfer(dict(batch), 0), size)
+            keep_some(seen, data, batch, here)
     return seen
 
 
@@ -245,15 +250,21 @@ def batches(data: Any, part: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
         yield from zip(loader.batch_sampler, loader, strict=True)
 
 
-def keep_some(part: Part, batch: dict[str, Any], size: int) -> None:
-    """Keep the first samples to be shown, and of every class as many."""
-    counts = Counter(int(sample.get("label", 0)) for sample in part.shown)
-    labels = batch["label"].tolist() if "label" in batch else [0] * size
-    for i, label in enumerate(labels):
-        if counts[label] < EXAMPLES and len(part.shown) < 200:
-            sample: dict[str, Any] = {name: batch[name][i] for name in ("image", "mask") if name in batch}
-            part.shown.append({**sample, "label": label, "name": part.names[len(part.names) - size + i]})
+def keep_some(part: Part, data: Any, batch: dict[str, Any], names: list[str]) -> None:
+    """Keep the first samples to be shown, as the task gets them, and of every class as many."""
+    counts = Counter(sample["label"] for sample in part.shown)
+    wanted: list[tuple[int, int]] = []
+    for i, label in enumerate(batch["label"].tolist() if "label" in batch else [0] * len(names)):
+        if counts[label] < EXAMPLES and len(part.shown) + len(wanted) < MOST_SHOWN:
+            wanted.append((i, label))
             counts[label] += 1
+    if wanted:
+        batch = data.on_after_batch_transfer(dict(batch), 0)
+        kept = {name: batch[name] for name in ("image", "mask") if name in batch}
+        part.shown += [
+            {"name": names[i], "label": label, **{name: values[i] for name, values in kept.items()}}
+            for i, label in wanted
+        ]
 
 
 def digest(content: list[Any]) -> bytes:
@@ -458,7 +469,8 @@ def judge_leaks(report: Report, data: Any, parts: dict[str, Part]) -> None:
         part = parts[name]
         same = [(i, first[found]) for i, found in enumerate(part.digests) if found in first]
         tell_leak(f"{name} sample(s) are in the training part too", part, train, same, len(part.names))
-        near = [pair for pair in near_copies(part, train) if pair[0] not in {i for i, _ in same}]
+        told = {i for i, _ in same}
+        near = [pair for pair in near_copies(part, train) if pair[0] not in told]
         words = f"{name} picture(s) are near copies of training pictures"
         tell_leak(words, part, train, near, len(part.names))
         if (same or near) and part.shown:

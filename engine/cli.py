@@ -41,8 +41,8 @@ FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices
 class Verbs(Trainer):
     """Lightning's trainer, with the verbs that it does not have; ``Command`` carries them out."""
 
-    def check(self, model: LightningModule, datamodule: LightningDataModule) -> None:
-        """Look at the data without training."""
+    def check(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
+        """Look at the data without training; ``ckpt_path`` may stand in the config of a run, but is not read."""
 
 
 class CLI(LightningCLI):

@@ -180,7 +180,7 @@ class Command(CLI):
             }
         )
 
-    def check(self, model: LightningModule | None, datamodule: LightningDataModule) -> None:
+    def check(self, model: LightningModule | None, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
         """Look at the data, write the report, and exit with 1 if anything is broken."""
         config, page = self.config.check, RUNS / self.arguments.recipe / "check" / "report.html"
         report = Report()

@@ -500,6 +500,29 @@ def test_the_report_needs_no_other_file_and_counts_as_no_run(check, tasklight):
     assert [path.name for path in Path("runs/xor").iterdir()] == ["check"]
     code, *_ = tasklight("fit", "--config", str(ROOT / "configs/xor.yaml"), "--trainer.max_epochs", "1")
     assert code == 0 and Path("runs/xor/0/summary.json").exists()
+    code, out, err = tasklight("check", "--config", "runs/xor/0/config.yaml")
+    assert code == 0 and "runs/xor/check/report.html" in out, err
+
+
+def test_a_training_names_what_is_odd(tasklight, tmp_path):
+    write_homes(tmp_path / "homes.csv", 120)
+    text = (tmp_path / "homes.csv").read_text().replace("Bay", "Bär")
+    (tmp_path / "homes.csv").write_bytes(text.encode("cp1252"))
+    flags = [*TABLE, str(tmp_path / "homes.csv"), "--trainer.max_epochs", "1"]
+    code, out, err = tasklight("fit", "--config", str(ROOT / "configs/housing.yaml"), *flags)
+    assert code == 0 and "odd  " in out and "read as Windows-1252" in out, err
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_hardly_any_data(check, tmp_path, count):
+    for i in range(count):
+        (tmp_path / "few" / f"class{i}").mkdir(parents=True)
+        scene(np.random.default_rng(i), 1).save(tmp_path / "few" / f"class{i}" / "a.png")
+    found = check("cnn", *CLASSES, str(tmp_path / "few"))
+    assert found.code == 1
+    expect(found, "broken", [(f"{count} picture(s) leave none for test",)])
+    (tmp_path / "few.csv").write_text("\n".join(["size,price", *(f"{i},{i * i}" for i in range(count))]))
+    assert check("housing", *TABLE, str(tmp_path / "few.csv")).code in (1, 2)
 
 
 def test_every_recipe_asks_what_its_data_are_for():
