@@ -339,7 +339,7 @@ class TabularDataModule(LightningDataModule):
                 f"the target {self.target!r} has {whole.nunique()} different values, all whole; if they are classes, "
                 f"take --config configs/xor.yaml and --data.categories '[{self.target}]'"
             )
-        return {"columns": lines}
+        return {"columns": lines, "leaks?": ["columns that say the target by themselves"]}
 
     def _look_for_leaks(self, table: Table) -> None:
         """Tell which columns say the target by themselves: what a row's neighbour in the column has, it has."""

@@ -151,7 +151,9 @@ class TextDataModule(LightningDataModule):
                 words = f"{len(again)} of {len(long)} long lines of the {part} part stand in the training part, too"
                 note(words, again, broken=len(again) > REPEATED * len(long))
         lines = [line for line in self.texts["train"].split("\n") if line.strip()]
-        return {"the first lines of the training part": [line[:100] for line in lines[:12]], "unknown tokens": said}
+        first = [line[:100] for line in lines[:12]]
+        looked = f"long lines of val and test in the training part, {LONG_LINE} characters or more"
+        return {"the first lines of the training part": first, "unknown tokens": said, "leaks?": [looked]}
 
     def predict_dataset(self, paths: list[Path]) -> Prompts:
         """Return the user's text files, and those below folders, as prompts for ``predict_step``."""

@@ -265,7 +265,7 @@ class TimeSeriesCSVDataModule(LightningDataModule):
         steps = np.diff(series.dates).astype(np.int64)
         usual = f"{np.median(steps) / 3600:,.4g} hours from row to row" if len(steps) else ""
         said = [f"{len(series.dates):,} rows, {shown(series.dates[0])} to {shown(series.dates[-1])}", usual]
-        return {"the series": [*said, *series.notes]}
+        return {"the series": [*said, *series.notes], "leaks?": ["columns that know the future"]}
 
     def predict_dataset(self, paths: list[Path]) -> SeriesFiles:
         """Return the ends of the user's files as a data set for ``predict_step``."""

@@ -1,8 +1,5 @@
 """What ``check`` finds out about data, whatever they are, by a look at all samples; data modules add what they know."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -12,9 +9,9 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.arguments import read_yaml
+from engine.check_parts import EXAMPLES, Part, batches, look_at
 from engine.check_pictures import class_counts, histograms, in_time, labelled_grid, masked_grid, pairs_grid, parts_grid
 from engine.errors import Finding, UserError, fault, gathering, note
 from engine.recipes import recipes
@@ -23,12 +20,7 @@ PARTS = ("train", "val", "test")
 LEAK = 0.01  # share of a held-out part up to which samples of the training part in it are only worth a look
 FEW = 10  # training samples of a class that are too few
 IMBALANCE = 20  # how many times more samples than the rarest the most frequent class may have
-SIDE = 16  # of the pictures that near copies are found by
 ALIKE = 0.995  # correlation of such pictures from which on they are taken for copies of each other
-PLAIN = 2.0  # deviation, of 255, below which a picture is too plain to be compared
-KEPT = 20_000  # values of a field that histograms are drawn from
-EXAMPLES = 8  # pictures in a row
-MOST_SHOWN = 200  # samples of a part that are kept for that
 
 # Fields of a batch, what is asked of them, and the recipes that learn it; the first whose fields are all there counts.
 KINDS = (
@@ -51,88 +43,9 @@ KINDS = (
     (("tokens", "label"), "classification, a class for every text", ("bert_classifier",)),
     (("tokens",), "classification of tokens, those that follow or are missing", ("gpt", "text_lstm", "bert")),
 )
+DRAWN = ("image", "features", "series", "target")  # fields of which histograms are drawn
 # Settings by which data modules and tasks change training samples at random.
 AUGMENTATIONS = ("degrees", "scale", "shift", "flip", "turn", "cutout", "mixup", "cutmix", "augment", "dropout")
-TENSORS = ("image", "features", "series", "past", "target", "time", "tokens", "source")  # fields to be described
-CONTENT = ("image", "features", "text", "translation")  # by which samples are told to be the same
-
-
-@dataclass
-class Values:
-    """What is known of a field after a look at all its values.
-
-    Args:
-        dtype: Type of its numbers.
-        shapes: Shapes of samples, and how many have each.
-        low: Smallest value.
-        high: Largest value.
-        count: Number of values.
-        total: Their sum.
-        squares: The sum of their squares.
-        kept: Some of them, of rows whole ones.
-    """
-
-    dtype: str = ""
-    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
-    low: float = float("inf")
-    high: float = float("-inf")
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    kept: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, values: Tensor, columns: bool) -> None:
-        """Take samples (B, ...) into account; of columns the last axis is kept apart."""
-        self.dtype = str(values.dtype).removeprefix("torch.")
-        self.shapes[tuple(values.shape[1:])] += len(values)
-        numbers = values.double()
-        finite = numbers[numbers.isfinite()]
-        if not len(finite):
-            return
-        self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
-        self.count += len(finite)
-        self.total, self.squares = self.total + float(finite.sum()), self.squares + float(finite.square().sum())
-        if sum(map(len, self.kept)) < KEPT:
-            rows = numbers.reshape(-1, numbers.shape[-1]) if columns else finite
-            self.kept.append(rows[:: 1 + len(rows) // 2000].numpy())
-
-    def __str__(self) -> str:
-        shape = " x ".join(map(str, self.shapes.most_common(1)[0][0])) or "single numbers"
-        others = f" and {len(self.shapes) - 1} other shapes" if len(self.shapes) > 1 else ""
-        if self.dtype.startswith("int"):
-            return f"{self.dtype}, {shape}{others}, {self.low:.0f} to {self.high:.0f}"
-        mean = self.total / max(1, self.count)
-        deviation = max(0.0, self.squares / max(1, self.count) - mean**2) ** 0.5
-        return f"{self.dtype}, {shape}{others}, {self.low:.4g} to {self.high:.4g}, mean {mean:.4g}, std {deviation:.4g}"
-
-
-@dataclass
-class Part:
-    """What is known of a part after a look at all its samples.
-
-    Args:
-        names: Where every sample is from.
-        fields: What is known of every field.
-        labels: Class of every sample that has one.
-        pixels: Pixels of every class id, where samples have masks, (256,).
-        digests: Hash of every sample's content.
-        prints: Tiny grey versions of pictures, of mean 0 and length 1; zeros for plain ones (N, SIDE * SIDE).
-        not_finite: Samples with values that are no numbers.
-        times: Moments that are forecast.
-        shown: The first samples, as the task gets them.
-        lengths: Characters of all texts.
-    """
-
-    names: list[str] = field(default_factory=list)
-    fields: dict[str, Values] = field(default_factory=dict)
-    labels: list[int] = field(default_factory=list)
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    digests: list[bytes] = field(default_factory=list)
-    prints: list[Tensor] = field(default_factory=list)
-    not_finite: list[str] = field(default_factory=list)
-    times: list[Tensor] = field(default_factory=list)
-    shown: list[dict[str, Any]] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -209,83 +122,6 @@ def examine(
                 raise
             found.append(Finding(False, f"what is broken leaves too little to look further: {error!r}"))
     report.add(found)
-
-
-def look_at(data: Any, part: str) -> Part:
-    """Look at all samples of a part once."""
-    seen = Part()
-    names = data.names(part) if hasattr(data, "names") else []
-    for indices, batch in batches(data, part):
-        size = len(indices)
-        here = [names[i] if i < len(names) else f"{part} sample {i}" for i in indices]
-        seen.names += here
-        tensors = {name: values for name, values in batch.items() if isinstance(values, Tensor) and values.ndim}
-        bad = torch.zeros(size, dtype=torch.bool)
-        for name in TENSORS:
-            if name in tensors and len(tensors[name]) == size:
-                seen.fields.setdefault(name, Values()).add(tensors[name], name in ("features", "series"))
-                if tensors[name].is_floating_point():
-                    bad |= ~tensors[name].flatten(1).isfinite().all(1)
-        seen.not_finite += [name for name, is_bad in zip(here, bad.tolist(), strict=True) if is_bad]
-        if "label" in tensors:
-            seen.labels += tensors["label"].tolist()
-        if "mask" in tensors:
-            seen.pixels += np.bincount(tensors["mask"].numpy().ravel(), minlength=256)
-        if "time" in tensors:
-            seen.times.append(tensors["time"])
-        seen.lengths += map(len, batch.get("text", []))
-        content = [batch[name] for name in CONTENT if name in batch]
-        if content:
-            seen.digests += [digest([values[i] for values in content]) for i in range(size)]
-        if "image" in tensors:
-            seen.prints.append(prints_of(tensors["image"]))
-            keep_some(seen, data, batch, here)
-    return seen
-
-
-def batches(data: Any, part: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """Yield the numbers of samples, and the samples, batch by batch."""
-    loader = data.samples(part) if hasattr(data, "samples") else data.in_order(part)
-    if len(loader.dataset):
-        yield from zip(loader.batch_sampler, loader, strict=True)
-
-
-def keep_some(part: Part, data: Any, batch: dict[str, Any], names: list[str]) -> None:
-    """Keep the first samples to be shown, as the task gets them, and of every class as many."""
-    counts = Counter(sample["label"] for sample in part.shown)
-    wanted: list[tuple[int, int]] = []
-    for i, label in enumerate(batch["label"].tolist() if "label" in batch else [0] * len(names)):
-        if counts[label] < EXAMPLES and len(part.shown) + len(wanted) < MOST_SHOWN:
-            wanted.append((i, label))
-            counts[label] += 1
-    if wanted:
-        batch = data.on_after_batch_transfer(dict(batch), 0)
-        kept = {name: batch[name] for name in ("image", "mask") if name in batch}
-        part.shown += [
-            {"name": names[i], "label": label, **{name: values[i] for name, values in kept.items()}}
-            for i, label in wanted
-        ]
-
-
-def digest(content: list[Any]) -> bytes:
-    """Return a hash of a sample's tensors and texts."""
-    found = hashlib.blake2b(digest_size=16)
-    for values in content:
-        if isinstance(values, Tensor):
-            found.update(str(tuple(values.shape)).encode())
-            found.update(values.contiguous().numpy().tobytes())
-        else:
-            found.update(str(values).strip().encode())
-    return found.digest()
-
-
-def prints_of(images: Tensor) -> Tensor:
-    """Return tiny grey versions of pictures uint8 (B, C, H, W), of mean 0 and length 1 (B, SIDE * SIDE)."""
-    grey = images.float().mean(1, keepdim=True)
-    tiny = F.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True).flatten(1)
-    tiny = tiny - tiny.mean(1, keepdim=True)
-    plain = tiny.square().mean(1, keepdim=True).sqrt() < PLAIN
-    return F.normalize(tiny).where(~plain, 0)
 
 
 def class_names(data: Any) -> list[str]:
@@ -459,54 +295,56 @@ def same_on_purpose(data: Any) -> bool:
 
 
 def judge_leaks(report: Report, data: Any, parts: dict[str, Part]) -> None:
-    """Look for samples of the training part, or near copies of them, in the others."""
+    """Look for samples of the training part, or near copies of them, in the others, and for doubles within it."""
     if same_on_purpose(data):
         report.answers["leaks?"] = "all parts are the same samples, on purpose"
         return
-    train, looked = parts["train"], []
+    train = parts["train"]
     first = {found: i for i, found in reversed(list(enumerate(train.digests)))}
     for name in ("val", "test"):
         part = parts[name]
         same = [(i, first[found]) for i, found in enumerate(part.digests) if found in first]
-        tell_leak(f"{name} sample(s) are in the training part too", part, train, same, len(part.names))
         told = {i for i, _ in same}
         near = [pair for pair in near_copies(part, train) if pair[0] not in told]
-        words = f"{name} picture(s) are near copies of training pictures"
-        tell_leak(words, part, train, near, len(part.names))
+        tell_leak(f"{name} sample(s) are in the training part too", part, train, same)
+        tell_leak(f"{name} picture(s) are near copies of training pictures", part, train, near)
         if (same or near) and part.shown:
             report.pictures[f"{name} pictures that are, or resemble, training pictures"] = pairs_grid(
                 [(picture_at(data, name, i), picture_at(data, "train", j)) for i, j in [*same, *near][:EXAMPLES]]
             )
-        if part.times and train.times:
-            begins, ends = int(torch.cat(part.times).min()), int(torch.cat(train.times).max())
-            if begins <= ends:
-                fault(f"the {name} part begins before the training part ends: windows overlap")
-    looked += [f"the same content: {len(train.digests):,} hashes"] if train.digests else []
-    looked += [f"near copies: pictures that correlate by {ALIKE}"] if train.prints else []
+        if part.times and train.times and torch.cat(part.times).min() <= torch.cat(train.times).max():
+            fault(f"the {name} part begins before the training part ends: windows overlap")
+    looked = [f"samples with the same content, by {len(train.digests):,} hashes"] if train.digests else []
+    looked += [f"near copies, pictures that correlate by {ALIKE}"] if train.prints else []
     looked += ["windows that overlap in time"] if train.times else []
+    looked += report.lines.pop("leaks?", [])  # what the data module has looked for
     if looked:
         report.answers["leaks?"] = f"looked for {', '.join(looked)}"
-    if train.prints and train.labels and class_names(data):
-        classes: dict[bytes, set[int]] = {}
-        for found, label in zip(train.digests, train.labels, strict=True):
-            classes.setdefault(found, set()).add(label)
-        torn = [name for name, found in zip(train.names, train.digests, strict=True) if len(classes[found]) > 1]
-        if torn:
-            note(f"{len(torn)} training samples are the same as others of another class", torn)
-    doubles = len(train.digests) - len(set(train.digests))
+    doubles = len(train.digests) - len(first)
     if doubles:
-        report.answers["doubles"] = f"{doubles:,} training samples come more than once"
+        report.answers["doubles"] = f"{doubles:,} training sample(s) are the same as another"
+    if train.prints and train.labels and class_names(data):
+        tell_torn(train)
 
 
-def tell_leak(words: str, part: Part, train: Part, pairs: list[tuple[int, int]], total: int) -> None:
+def tell_torn(train: Part) -> None:
+    """Tell which training samples are the same as one of another class."""
+    classes: dict[bytes, set[int]] = {}
+    for found, label in zip(train.digests, train.labels, strict=True):
+        classes.setdefault(found, set()).add(label)
+    torn = [name for name, found in zip(train.names, train.digests, strict=True) if len(classes[found]) > 1]
+    if torn:
+        note(f"{len(torn)} training samples are the same as others of another class", torn)
+
+
+def tell_leak(words: str, part: Part, train: Part, pairs: list[tuple[int, int]]) -> None:
     """Tell which samples of a part are training samples, too."""
     if not pairs:
         return
+    total, many = len(part.names), len(pairs) > LEAK * len(part.names)
+    advice = "leave them out of one side, or the result flatters" if many else "few enough to go on"
     places = [f"{part.names[i]} = {train.names[j]}" for i, j in pairs]
-    advice = (
-        "leave them out of one side, or the result flatters" if len(pairs) > LEAK * total else "few enough to go on"
-    )
-    note(f"{len(pairs)} of {total:,} {words}; {advice}", places, broken=len(pairs) > LEAK * total)
+    note(f"{len(pairs)} of {total:,} {words}; {advice}", places, broken=many)
 
 
 def near_copies(part: Part, train: Part) -> list[tuple[int, int]]:
@@ -540,29 +378,31 @@ def draw(report: Report, trainer: Trainer, data: Any, parts: dict[str, Part]) ->
     elif train.shown:
         report.pictures["pictures of every part"] = parts_grid({name: part.shown for name, part in parts.items()})
     if train.shown:
-        seen = as_trained(trainer, data)
-        if seen is not None:
-            report.pictures["pictures as a training sees them, changed at random"] = parts_grid({"train": seen})
-    columns = getattr(data, "feature_names", [])
-    shown: dict[str, np.ndarray] = {}
-    for name, values in train.fields.items():
-        if name in ("image", "past", "time", "tokens", "source") or not values.kept:
-            if name == "image":
-                shown["pixels"] = np.concatenate(values.kept)
-            continue
-        kept = np.concatenate(values.kept)
-        if kept.ndim == 2:
-            titles = columns if len(columns) == kept.shape[1] else [f"{name} {i}" for i in range(kept.shape[1])]
-            shown |= {title: kept[:, i] for i, title in enumerate(titles)}
-        elif not values.dtype.startswith("int"):
-            shown[name] = kept
-    if train.lengths:
-        shown["characters of a text"] = np.array(train.lengths)
-    if shown:
-        report.pictures["values of the training part"] = histograms(shown)
+        seen = {"train": as_trained(trainer, data)}
+        report.pictures["pictures as a training sees them, changed at random"] = parts_grid(seen)
+    columns = columns_of(train, getattr(data, "feature_names", []))
+    if columns:
+        report.pictures["values of the training part"] = histograms(columns)
     if train.times:
         series = {name: moments(data, name) for name in PARTS}
         report.pictures["the target in time, part by part"] = in_time(series)
+
+
+def columns_of(train: Part, names: list[str]) -> dict[str, np.ndarray]:
+    """Return the numbers of which histograms are drawn, by their names."""
+    columns: dict[str, np.ndarray] = {}
+    for name, values in train.fields.items():
+        if name not in DRAWN or not values.kept or values.dtype.startswith("int"):
+            continue
+        kept = np.concatenate(values.kept)
+        if kept.ndim == 1:
+            columns["pixels" if name == "image" else name] = kept
+        else:
+            titles = names if len(names) == kept.shape[1] else [f"{name} {i}" for i in range(kept.shape[1])]
+            columns |= {title: kept[:, i] for i, title in enumerate(titles)}
+    if train.lengths:
+        columns["characters of a text"] = np.array(train.lengths)
+    return columns
 
 
 def moments(data: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -572,7 +412,7 @@ def moments(data: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
     return times, values
 
 
-def as_trained(trainer: Trainer, data: Any) -> list[dict[str, Any]] | None:
+def as_trained(trainer: Trainer, data: Any) -> list[dict[str, Any]]:
     """Return the first training pictures with their random changes."""
     batch = next(iter(data.train_dataloader()))
     data.trainer, before = trainer, trainer.training

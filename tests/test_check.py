@@ -281,6 +281,16 @@ def test_a_series(check, tmp_path):
     expect(found, "odd", odd)
 
 
+def test_windows_that_overlap_are_found(check, tmp_path, monkeypatch):
+    from datamodules import timeseries
+
+    monkeypatch.setitem(timeseries.PARTS, "train", (0.0, 0.75))  # val begins at 0.7
+    write_load(tmp_path / "load.csv")
+    found = check("stock_linear", *SERIES, str(tmp_path / "load.csv"))
+    assert found.code == 1
+    expect(found, "broken", [("val part begins before the training part ends",)])
+
+
 def stories(count: int, seed: int) -> list[str]:
     """Return lines of words, no two of them the same."""
     words = (
@@ -393,6 +403,13 @@ def test_captchas(check, tmp_path):
     planted = [("are broken", *broken), ("no picture with z", "test/zz1a.png")]
     planted += [("are in the training part too", f"val/{texts[0]}.png = ", f"train/{texts[0]}.png")]
     expect(found, "broken", planted)
+
+
+def test_texts_that_are_too_long_for_the_net(check, tmp_path):
+    write_captchas(tmp_path / "long", some_texts(40, "ab", 9))
+    found = check("captcha_crnn", *CAPTCHAS, str(tmp_path / "long"), "--data.width", "64")
+    assert found.code == 1
+    expect(found, "broken", [("time steps", "data.width")])
 
 
 def test_captchas_by_a_list(check, tmp_path):
