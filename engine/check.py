@@ -20,7 +20,7 @@ PARTS = ("train", "val", "test")
 LEAK = 0.01  # share of a held-out part up to which samples of the training part in it are only worth a look
 FEW = 10  # training samples of a class that are too few
 IMBALANCE = 20  # how many times more samples than the rarest the most frequent class may have
-ALIKE = 0.995  # correlation of such pictures from which on they are taken for copies of each other
+ALIKE = 0.998  # correlation of such pictures from which on they are taken for copies of each other
 
 # Fields of a batch, what is asked of them, and the recipes that learn it; the first whose fields are all there counts.
 KINDS = (
