@@ -48,8 +48,7 @@ class Predictable(Protocol):
         For ``check`` there may also be ``samples``, the same of whole samples where ``in_order`` gives pieces;
         ``names``, where every sample of a part is from; and ``examine``, which tells by ``engine.errors.note`` what
         only this kind of data can have, and returns lines to be shown, under headings; under ``leaks?`` what leaks it
-        has looked for. What is wrong with data is told
-        by ``engine.errors.fault`` wherever it is met.
+        has looked for. What is wrong with data is told by ``engine.errors.fault`` wherever it is met.
         """
 
 
