@@ -109,6 +109,8 @@ class ClassificationDataModule(LightningDataModule):
     @property
     def num_classes(self) -> int:
         """Number of classes."""
+        if len(self.class_names) == 1:
+            fault(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
         return len(self.class_names)
 
     @property
@@ -138,8 +140,6 @@ class ClassificationDataModule(LightningDataModule):
         trained = set(pictures.labels[pictures.parts == "train"].tolist())
         for label in sorted(set(range(self.num_classes)) - trained):
             fault(f"class {self.class_names[label]!r} has no training pictures")
-        if self.num_classes == 1:
-            fault(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
 
     def __str__(self) -> str:
         pictures = self.pictures

@@ -284,7 +284,7 @@ def test_a_series(check, tmp_path):
 def test_windows_that_overlap_are_found(check, tmp_path, monkeypatch):
     from datamodules import timeseries
 
-    monkeypatch.setitem(timeseries.PARTS, "train", (0.0, 0.75))  # val begins at 0.7
+    monkeypatch.setitem(timeseries.PARTS, "train", (0.0, 0.9))  # val begins at 0.7
     write_load(tmp_path / "load.csv")
     found = check("stock_linear", *SERIES, str(tmp_path / "load.csv"))
     assert found.code == 1
