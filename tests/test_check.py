@@ -552,7 +552,7 @@ def test_every_recipe_asks_what_its_data_are_for():
         assert all(name in tasks for name in names)
 
 
-QUICK = ("housing", "xor", "stock_linear", "cnn", "dncnn", "bert_classifier")
+QUICK = ("housing", "xor", "stock_linear", "dncnn")
 
 
 @pytest.mark.parametrize(
