@@ -20,14 +20,15 @@ from datamodules.batches import generator_for, ordered, shuffled
 from datamodules.picture_files import (
     UnlabelledPictures,
     find_pictures,
+    kinds_of,
     open_picture,
     resized,
     to_array,
     upright,
 )
-from datamodules.picture_store import PARTS, File, decode_files, folders_of, split_by_content
+from datamodules.picture_store import PARTS, File, decode_files, folders_of, refuse_many_broken, split_by_content
 from engine.cache import cached
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, some
 
 LABELS = "labels.csv"  # columns: the file's name, its text
 
@@ -41,12 +42,14 @@ class Texts:
         texts: Text of every picture (N).
         parts: ``train``, ``val`` or ``test`` of every picture (N,).
         skipped: Files that could not be read.
+        files: File of every picture, if they are from files of the user's.
     """
 
     images: np.ndarray
     texts: list[str]
     parts: np.ndarray
     skipped: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 class PicturesOfText(Dataset[dict[str, Any]]):
@@ -65,10 +68,11 @@ class PicturesOfText(Dataset[dict[str, Any]]):
     def __init__(self, texts: Texts, part: str, charset: str) -> None:
         self.images, self.rows = texts.images, np.flatnonzero(texts.parts == part)
         numbers = {character: number for number, character in enumerate(charset, start=1)}
-        self.lengths = np.array([len(text) for text in texts.texts])
+        known = [[numbers[character] for character in text if character in numbers] for text in texts.texts]
+        self.lengths = np.array([len(text) for text in known])
         self.targets = np.zeros((len(texts.texts), max(self.lengths)), np.int64)
         for row in self.rows:
-            self.targets[row, : self.lengths[row]] = [numbers[character] for character in texts.texts[row]]
+            self.targets[row, : self.lengths[row]] = known[row]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -135,13 +139,12 @@ class CaptchaDataModule(LightningDataModule):
             texts = self.of(part)
             if not texts:
                 count = len(self.texts.texts)
-                raise UserError(f"{count} picture(s) leave none for {part}; at least three different ones are needed")
+                fault(f"{count} picture(s) leave none for {part}; at least three different ones are needed")
             unknown = sorted(set("".join(texts)) - set(self.charset))
             if unknown:
-                wrong = [text for text in texts if set(text) & set(unknown)]
-                raise UserError(
-                    f"the training part has no picture with {some(unknown)}, which the {part} part has: {some(wrong)}"
-                )
+                names = zip(texts, self.names(part), strict=True)
+                wrong = [name if text in name else f"{name} ({text})" for text, name in names if set(text) & {*unknown}]
+                fault(f"the training part has no picture with {some(unknown)}, which the {part} part has", wrong)
 
     def __str__(self) -> str:
         sizes = " / ".join(f"{len(self.of(part)):,} {part}" for part in PARTS)
@@ -168,6 +171,15 @@ class CaptchaDataModule(LightningDataModule):
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return batches of a part in a fixed order, without random changes."""
         return ordered(PicturesOfText(self.texts, part, self.charset), max(self.batch_size, 100))
+
+    def names(self, part: str) -> list[str]:
+        """Return the file of every picture of a part, or its text."""
+        rows = np.flatnonzero(self.texts.parts == part)
+        return [(self.texts.files or self.texts.texts)[row] for row in rows]
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` which files are of another kind than most."""
+        return {"kinds of files": kinds_of([Path(file) for file in self.texts.files]), "texts": self.of("train")[:12]}
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""
@@ -224,10 +236,11 @@ class CaptchaFolderDataModule(CaptchaDataModule):
 
         stats = [(str(path), text, path.stat()) for _, text, path in files]
         listing = [(path, text, stat.st_size, stat.st_mtime_ns) for path, text, stat in stats]
-        folder = cached("texts", {"format": 1, "size": self.size, "files": listing}, build)
+        folder = cached("texts", {"format": 2, "size": self.size, "files": listing}, build)
         index = json.loads((folder / "index.json").read_text("utf-8"))
+        refuse_many_broken(index["skipped"], len(files), self.root)
         images = np.load(folder / "images.npy", mmap_mode="r")
-        return Texts(images, index["texts"], np.array(index["parts"]), index["skipped"])
+        return Texts(images, index["texts"], np.array(index["parts"]), index["skipped"], index["files"])
 
 
 def find_texts(root: Path) -> list[File]:
@@ -253,18 +266,22 @@ def read_labels(path: Path) -> dict[Path, str]:
     Raises:
         UserError: The table is not UTF-8, has lines without two columns or without a text, or names missing pictures.
     """
+    content = path.read_bytes()
     try:
-        lines = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
+        lines = list(csv.reader(content.decode("utf-8-sig").splitlines()))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: byte {error.start}") from error
-    odd = [str(number) for number, line in enumerate(lines, start=1) if len(line) != 2 or not line[1]]
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{path} is not UTF-8: byte {error.start}, in line {line}") from error
+    odd = [f"{path}, line {number}" for number, line in enumerate(lines, start=1) if len(line) != 2 or not line[1]]
     if odd:
-        raise UserError(f"{path}: no file and text, separated by a comma, in line {some(odd)}")
-    texts = {path.parent / name: text for name, text in lines[1:]}
-    missing = [file.name for file in texts if not file.is_file()]
+        fault("no file and text, separated by a comma", odd)
+    good = [(number, line) for number, line in enumerate(lines, start=1) if number > 1 and len(line) == 2]
+    numbered = [(number, name, text) for number, (name, text) in good]
+    texts = {path.parent / name: text for _, name, text in numbered if text}
+    missing = [f"{name} (line {number})" for number, name, _ in numbered if not (path.parent / name).is_file()]
     if missing:
-        raise UserError(f"{path} names {len(missing)} picture(s) that are not there: {some(missing)}")
-    return texts
+        fault(f"{path} names {len(missing)} picture(s) that are not there", missing)
+    return {file: text for file, text in texts.items() if file.is_file()}
 
 
 def write_texts(folder: Path, files: list[File], size: tuple[int, int], root: Path) -> None:
@@ -280,7 +297,7 @@ def write_texts(folder: Path, files: list[File], size: tuple[int, int], root: Pa
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     parts = split_by_content([part for part, _, _ in kept], hashes, present)
     np.save(folder / "images.npy", arrays)
-    index = {"texts": texts, "parts": parts, "skipped": skipped}
+    index = {"texts": texts, "parts": parts, "skipped": skipped, "files": [str(path) for _, _, path in kept]}
     (folder / "index.json").write_text(json.dumps(index), "utf-8")
 
 

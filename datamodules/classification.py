@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.labelled_pictures import ClassificationDataModule, Pictures
-from datamodules.picture_files import find_pictures, is_grey, open_picture, square
-from datamodules.picture_store import File, decode_files, folders_of, split_by_content
+from datamodules.picture_files import find_pictures, is_grey, open_picture, square, unused_files
+from datamodules.picture_store import File, decode_files, folders_of, refuse_many_broken, split_by_content
 from engine.cache import cached
-from engine.errors import UserError
+from engine.errors import UserError, fault
 
 
 class ImageFolderDataModule(ClassificationDataModule):
@@ -56,10 +56,17 @@ class ImageFolderDataModule(ClassificationDataModule):
 
         stats = [(str(path), path.stat()) for _, _, path in files]
         listing = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-        folder = cached("classes", {"format": 1, "size": self.side, "files": listing}, build)
+        folder = cached("classes", {"format": 2, "size": self.side, "files": listing}, build)
         index = json.loads((folder / "index.json").read_text())
+        refuse_many_broken(index["skipped"], len(files), self.root)
         images = np.load(folder / "images.npy", mmap_mode="r")
-        return Pictures(images, np.array(index["labels"]), np.array(index["parts"]), names, index["skipped"])
+        labels, parts = np.array(index["labels"]), np.array(index["parts"])
+        return Pictures(images, labels, parts, names, index["skipped"], index["files"])
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` which files are of another kind than most; return also those that are in no class."""
+        used = [path for _, _, path in find_classes(self.root)]
+        return super().examine() | {"files that are in no class or no pictures": unused_files(self.root, used)}
 
 
 def find_classes(root: Path) -> list[File]:
@@ -74,15 +81,15 @@ def find_classes(root: Path) -> list[File]:
         for kind in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
             found = find_pictures([kind])
             if not found:
-                raise UserError(f"the class folder {kind} holds no pictures")
+                fault(f"the class folder {kind} holds no pictures")
             files += [(part, kind.name, path) for path in found]
     if not files:
         raise UserError(f"{folders['train']} holds no folder of pictures; each class needs its own")
     trained = {name for part, name, _ in files if part == "train"}
-    for part, name, _ in files:
-        if name not in trained:
-            raise UserError(f"class {name!r} of {root / part} has no folder in {folders['train']}")
-    return files
+    for part, name in sorted({(part, name) for part, name, _ in files if name not in trained}):
+        places = [str(path) for other, kind, path in files if (other, kind) == (part, name)]
+        fault(f"class {name!r} of {root / part} has no folder in {folders['train']}", places)
+    return [file for file in files if file[1] in trained]
 
 
 def write_pictures(folder: Path, files: list[File], names: list[str], size: int, root: Path) -> None:
@@ -99,7 +106,8 @@ def write_pictures(folder: Path, files: list[File], names: list[str], size: int,
     hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     parts = split_by_content([part for part, _, _ in kept], hashes, present)
     np.save(folder / "images.npy", arrays)
-    (folder / "index.json").write_text(json.dumps({"labels": labels, "parts": parts, "skipped": skipped}))
+    index = {"labels": labels, "parts": parts, "skipped": skipped, "files": [str(path) for _, _, path in kept]}
+    (folder / "index.json").write_text(json.dumps(index))
 
 
 def decode(path: Path, channels: int, size: int) -> np.ndarray:

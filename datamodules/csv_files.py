@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, note, some
 
 SEPARATORS = ",;\t|"
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?", "#n/a")  # in any case
@@ -55,9 +55,17 @@ class CSVFile:
             raise UserError(f"{path}, line {skipped + reader.line_num}: {error}") from error
         if not self.rows:
             raise UserError(f"{path} has no rows below its header" if self.names else f"{path} is empty")
-        for row, line in zip(self.rows, self.lines, strict=True):
-            if len(row) != len(self.names):
-                raise UserError(f"{path}, line {line}: {len(row)} cells, but the header has {len(self.names)}")
+        both = list(zip(self.rows, self.lines, strict=True))
+        want = len(self.names)
+        odd = [
+            f"{path}, line {line}: {len(row)} cells, but the header has {want}"
+            for row, line in both
+            if len(row) != want
+        ]
+        if odd:
+            fault(f"{len(odd)} row(s) do not fit the header", odd)
+            self.rows = [row for row in self.rows if len(row) == len(self.names)]
+            self.lines = [line for row, line in both if len(row) == len(self.names)]
 
     def texts(self, name: str) -> list[str]:
         """Return a column's cells without the blanks around them."""
@@ -75,22 +83,25 @@ class CSVFile:
         """Return a column as float64.
 
         Raises:
-            UserError: A cell is empty or holds no finite number.
+            UserError: A cell is empty or holds no finite number; ``check`` gets NaN there.
         """
         texts = self.texts(name)
         values = numbers(pd.Series(texts, dtype=str), comma=self.separator != ",").to_numpy()
+        bad = []
         for row in np.flatnonzero(np.isnan(values)):
             text = texts[row]
             what = "the value is missing" if text.casefold() in MISSING else f"{text!r} is no finite number"
             shown = f" ({text})" if text and text.casefold() in MISSING else ""
-            raise UserError(f"{self.path}, line {self.lines[row]}, column {name!r}: {what}{shown}")
+            bad.append(f"{self.path}, line {self.lines[row]}, column {name!r}: {what}{shown}")
+        if bad:
+            fault(f"{len(bad)} cell(s) of {name!r} hold no number", bad)
         return values
 
     def dates(self, name: str) -> np.ndarray:
         """Return a column of dates or times as datetime64[s], local times where they have an offset.
 
         Raises:
-            UserError: A cell is no date in the format of the others.
+            UserError: A cell is no date in the format of the others; ``check`` gets NaT there.
         """
         texts = [re.sub(r"(?<=:\d\d)(Z|[+-]\d\d:?\d\d)$", "", text) for text in self.texts(name)]
         with warnings.catch_warnings():
@@ -100,9 +111,13 @@ class CSVFile:
             if not reading.isna().any():
                 return reading.to_numpy().astype("datetime64[s]")
         best = min(readings, key=lambda reading: reading.isna().sum())
-        bad = int(np.flatnonzero(best.isna())[0])
-        what = f"{texts[bad]!r} is no date like {texts[0]!r}" if bad else f"{texts[bad]!r} is no date"
-        raise UserError(f"{self.path}, line {self.lines[bad]}, column {name!r}: {what}")
+        like = f" like {texts[0]!r}" if not best.isna()[0] else ""
+        wrong = np.flatnonzero(best.isna())
+        places = [
+            f"{self.path}, line {self.lines[row]}, column {name!r}: {texts[row]!r} is no date{like}" for row in wrong
+        ]
+        fault(f"{len(places)} cell(s) of {name!r} hold no date", places)
+        return best.to_numpy().astype("datetime64[s]")
 
 
 def read_text(path: Path) -> str:
@@ -118,7 +133,9 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is no text; save it as CSV")
     try:
         return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        note(f"{path} is not UTF-8; it is read as Windows-1252, look at line {line}, or save it as UTF-8")
         return content.decode("cp1252", errors="replace")
 
 

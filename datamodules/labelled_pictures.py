@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import cut_out, random_grid, random_shift, warped
 from datamodules.batches import generator_for, ordered, shuffled
-from datamodules.picture_files import UnlabelledPictures, find_pictures, square
+from datamodules.picture_files import UnlabelledPictures, find_pictures, kinds_of, square
 from datamodules.picture_store import PARTS
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, some
 
 
 @dataclass
@@ -28,6 +28,7 @@ class Pictures:
         parts: ``train``, ``val`` or ``test`` of every picture, (N,).
         class_names: Names of the classes; none if the pictures have no labels.
         skipped: Files that could not be read.
+        files: File of every picture, if they are from files of the user's.
     """
 
     images: np.ndarray
@@ -35,6 +36,7 @@ class Pictures:
     parts: np.ndarray
     class_names: list[str]
     skipped: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 class LabelledPictures(Dataset[dict[str, Any]]):
@@ -107,6 +109,8 @@ class ClassificationDataModule(LightningDataModule):
     @property
     def num_classes(self) -> int:
         """Number of classes."""
+        if len(self.class_names) == 1:
+            fault(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
         return len(self.class_names)
 
     @property
@@ -132,12 +136,10 @@ class ClassificationDataModule(LightningDataModule):
         for part in PARTS:
             if part not in pictures.parts:
                 count = len(pictures.parts)
-                raise UserError(f"{count} picture(s) leave none for {part}; at least three different ones are needed")
+                fault(f"{count} picture(s) leave none for {part}; at least three different ones are needed")
         trained = set(pictures.labels[pictures.parts == "train"].tolist())
         for label in sorted(set(range(self.num_classes)) - trained):
-            raise UserError(f"class {self.class_names[label]!r} has no training pictures")
-        if self.num_classes == 1:
-            raise UserError(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
+            fault(f"class {self.class_names[label]!r} has no training pictures")
 
     def __str__(self) -> str:
         pictures = self.pictures
@@ -166,6 +168,15 @@ class ClassificationDataModule(LightningDataModule):
         dataset = LabelledPictures(self.pictures, part)
         sizes = [self.pictures.images.shape[1:3]] * len(dataset)
         return ordered(dataset, max(self.batch_size, 100), sizes, shared=part != "train")
+
+    def names(self, part: str) -> list[str]:
+        """Return where every picture of a part is from."""
+        rows, files = np.flatnonzero(self.pictures.parts == part), self.pictures.files
+        return [files[row] if files else f"{part} picture {i}" for i, row in enumerate(rows)]
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` which files are of another kind than most."""
+        return {"kinds of files": kinds_of([Path(file) for file in self.pictures.files])}
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""

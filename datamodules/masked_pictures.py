@@ -17,9 +17,9 @@ from datamodules.picture_files import (
     to_array,
     upright,
 )
-from datamodules.picture_store import Sample, folders_of, refuse_many_broken, write_store
+from datamodules.picture_store import Sample, folders_of, without_faults, write_store
 from engine.cache import cached
-from engine.errors import UserError, some
+from engine.errors import UserError, fault
 
 Pair = tuple[str, Path, Path]  # part, picture, mask
 
@@ -38,8 +38,8 @@ def find_pairs(root: Path) -> list[Pair]:
             (masks.keys() - images, "mask", "picture"),
         ):
             if alone:
-                raise UserError(f"{len(alone)} {what}(s) in {folder} have no {other}: {some(sorted(alone))}")
-        pairs += [(part, images[stem], masks[stem]) for stem in sorted(images)]
+                fault(f"{len(alone)} {what}(s) in {folder} have no {other}", sorted(alone))
+        pairs += [(part, images[stem], masks[stem]) for stem in sorted(images.keys() & masks)]
     if not pairs:
         raise UserError(f"{root} holds no pictures")
     return pairs
@@ -67,17 +67,21 @@ def decoded(name: str, pairs: list[Pair], max_side: int, root: Path) -> Path:
 
     def build(folder: Path) -> None:
         skipped: list[str] = []
+        wrong: dict[str, list[str]] = {}
         channels = 1 if all(is_grey(picture) for _, picture, _ in pairs) else 3
-        write_store(folder, channels, decode(pairs, channels, max_side, root, skipped), skipped)
+        write_store(folder, channels, decode(pairs, channels, max_side, root, skipped, wrong), skipped, wrong)
+        without_faults(folder, len(pairs), root)  # before a cache remembers them
 
     files = [(str(path), path.stat()) for pair in pairs for path in pair[1:]]
     stats = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in files]
-    return cached(name, {"format": 1, "max_side": max_side, "parts": [p for p, _, _ in pairs], "files": stats}, build)
+    key = {"format": 2, "max_side": max_side, "parts": [part for part, _, _ in pairs], "files": stats}
+    return without_faults(cached(name, key, build), len(pairs), root)
 
 
-def decode(pairs: list[Pair], channels: int, max_side: int, root: Path, skipped: list[str]) -> Iterator[Sample]:
-    """Yield the samples that can be read and add the names of the others to ``skipped``."""
-    colours, sizes = [], []  # faults that make a mask worthless are gathered, to be told all at once
+def decode(
+    pairs: list[Pair], channels: int, max_side: int, root: Path, skipped: list[str], wrong: dict[str, list[str]]
+) -> Iterator[Sample]:
+    """Yield the samples that can be used; add what cannot be read to ``skipped``, unusable masks to ``wrong``."""
     for part, *paths in track(pairs, "reading pictures", transient=True, disable=len(pairs) < 100):
         opened = []
         for path in paths:
@@ -95,18 +99,14 @@ def decode(pairs: list[Pair], channels: int, max_side: int, root: Path, skipped:
             picture = upright(picture)
         ids = class_ids(mask)
         if ids is None:
-            colours.append(name)
+            wrong.setdefault("mask(s) are not pictures of class ids 0..255", []).append(name)
         elif picture.size != mask.size:
-            sizes.append(f"{name} is {mask.width} x {mask.height}, its picture {picture.width} x {picture.height}")
+            sizes = f"{name} is {mask.width} x {mask.height}, its picture {picture.width} x {picture.height}"
+            wrong.setdefault("mask(s) differ from their pictures in size", []).append(sizes)
         else:
             small = fit_within(picture.size, max_side)
             pixels = resized(to_array(picture, channels), small, Image.Resampling.BOX)
             yield part, name, pixels, resized(ids, small, Image.Resampling.NEAREST)
-    if colours:
-        raise UserError(f"{len(colours)} mask(s) in {root} are not pictures of class ids 0..255: {some(colours)}")
-    if sizes:
-        raise UserError(f"{len(sizes)} mask(s) in {root} differ from their pictures in size: {some(sizes)}")
-    refuse_many_broken(skipped, len(pairs), root)
 
 
 def class_ids(mask: Image.Image) -> np.ndarray | None:

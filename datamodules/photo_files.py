@@ -19,7 +19,7 @@ from datamodules.picture_files import (
     to_array,
     upright,
 )
-from datamodules.picture_store import Sample, refuse_many_broken, write_store
+from datamodules.picture_store import Sample, without_faults, write_store
 from engine.cache import cached
 
 FAINT = 8  # channels of a pixel that differ by no more, of 255, make no colour
@@ -77,10 +77,12 @@ def decoded_photos(files: list[File], grey: bool, max_side: int, root: Path) -> 
         skipped: list[str] = []
         channels = 1 if grey or not any(is_colourful(path) for _, path in files) else 3
         write_store(folder, channels, decode(files, channels, max_side, root, skipped), skipped)
+        without_faults(folder, len(files), root)  # before a cache remembers them
 
     stats = [(part, str(path), path.stat()) for part, path in files]
     listing = [(part, path, stat.st_size, stat.st_mtime_ns) for part, path, stat in stats]
-    return cached("photos", {"format": 1, "grey": grey, "max_side": max_side, "files": listing}, build)
+    key = {"format": 2, "grey": grey, "max_side": max_side, "files": listing}
+    return without_faults(cached("photos", key, build), len(files), root)
 
 
 def decode(files: list[File], channels: int, max_side: int, root: Path, skipped: list[str]) -> Iterator[Sample]:
@@ -91,7 +93,6 @@ def decode(files: list[File], channels: int, max_side: int, root: Path, skipped:
             yield part, name, fitted(open_picture(path), channels, max_side), None
         except BrokenPicture as error:
             skipped.append(f"{name} ({error})")
-    refuse_many_broken(skipped, len(files), root)
 
 
 def is_colourful(path: Path) -> bool:

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation import random_symmetry
 from datamodules.batches import generator_for, ordered, shuffled
-from datamodules.photo_files import PhotosToRestore, decoded_photos
-from datamodules.picture_files import find_pictures
+from datamodules.photo_files import File, PhotosToRestore, decoded_photos
+from datamodules.picture_files import find_pictures, kinds_of
 from datamodules.picture_store import PARTS, PictureStore, folders_of
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, note, some
 
 MIDDLE = 128  # height and width of the windows that validate
 
@@ -124,7 +124,7 @@ class PhotosDataModule(LightningDataModule):
         for part in PARTS:
             if part not in store.parts:
                 count = len(store.parts)
-                raise UserError(f"{count} photo(s) leave none for {part}; at least three different ones are needed")
+                fault(f"{count} photo(s) leave none for {part}; at least three different ones are needed")
 
     def __str__(self) -> str:
         store = self.store
@@ -146,6 +146,24 @@ class PhotosDataModule(LightningDataModule):
         """Return the photos of a part in a fixed order: whole ones of the test part, else their middles."""
         dataset = WholePhotos(self.store, part, None if part == "test" else MIDDLE)
         return ordered(dataset, self.batch_size, dataset.sizes, shared=part != "train")
+
+    def names(self, part: str) -> list[str]:
+        """Return the name of every photo of a part."""
+        return [name for name, other in zip(self.store.names, self.store.parts, strict=True) if other == part]
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` which training photos are smaller than a window."""
+        sizes = dict(zip(self.store.names, self.store.sizes, strict=True))
+        found = {name: sizes[name] for name in self.names("train") if min(sizes[name]) < self.crop}
+        small = [f"{name} ({width} x {height})" for name, (height, width) in found.items()]
+        if small:
+            note(f"{len(small)} training photo(s) are smaller than a window of {self.crop} and are reflected", small)
+        return {}
+
+    def samples(self, part: str) -> DataLoader[dict[str, Any]]:
+        """Return the whole photos of a part in a fixed order."""
+        dataset = WholePhotos(self.store, part)
+        return ordered(dataset, self.batch_size, dataset.sizes)
 
     def some_windows(self, count: int, side: int) -> Tensor:
         """Return windows of the training photos, uint8 (count, in_channels, side, side), the same in every training."""
@@ -199,8 +217,16 @@ class PhotoFolderDataModule(PhotosDataModule):
         super().__init__(grey, crop, windows, batch_size, turn)
         self.root, self.max_side = Path(root), max_side
 
+    @property
+    def files(self) -> list[File]:
+        """Part and path of every photo."""
+        return [(part, path) for part, folder in folders_of(self.root).items() for path in find_pictures([folder])]
+
     def build_store(self) -> Path:
-        files = [(part, path) for part, folder in folders_of(self.root).items() for path in find_pictures([folder])]
-        if not files:
+        if not self.files:
             raise UserError(f"{self.root} holds no pictures")
-        return decoded_photos(files, self.grey, self.max_side, self.root)
+        return decoded_photos(self.files, self.grey, self.max_side, self.root)
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` also which photos are of another kind than most."""
+        return super().examine() | {"kinds of files": kinds_of([path for _, path in self.files])}

@@ -1,6 +1,7 @@
 """Picture files of any kind that Pillow opens, as arrays of 8 bits."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from engine.errors import UserError
+from engine.errors import UserError, note
 
 MAX_PIXELS = 100_000_000  # a larger picture is taken for a decompression bomb
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -67,6 +68,29 @@ def is_grey(path: Path) -> bool:
             return picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return True
+
+
+def kinds_of(paths: list[Path]) -> list[str]:
+    """Count pictures by format and mode, and tell by ``note`` which have another mode than most; headers are read."""
+    modes: dict[str, list[str]] = {}
+    formats: Counter[str] = Counter()
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                modes.setdefault(picture.mode, []).append(str(path))
+                formats[f"{picture.format} {picture.mode}"] += 1
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # told by whoever decodes it
+    usual = max(modes, key=lambda mode: len(modes[mode]), default="")
+    for mode in modes.keys() - {usual}:
+        note(f"{len(modes[mode])} picture(s) are {mode}, most are {usual}; they are converted", modes[mode])
+    return [f"{count:,} {kind}" for kind, count in formats.most_common()]
+
+
+def unused_files(root: Path, used: Iterable[Path]) -> list[str]:
+    """Return the files below a folder that are not used."""
+    known = set(used)
+    return sorted(str(path) for path in root.rglob("*") if path.is_file() and path not in known)
 
 
 def to_array(picture: Image.Image, channels: int) -> np.ndarray:

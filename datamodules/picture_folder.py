@@ -10,7 +10,7 @@ import numpy as np
 
 from datamodules.labelled_pictures import ClassificationDataModule, Pictures
 from datamodules.picture_files import find_pictures, is_grey, open_picture, square
-from datamodules.picture_store import decode_files, folders_of, split_by_content
+from datamodules.picture_store import decode_files, folders_of, refuse_many_broken, split_by_content
 from engine.cache import cached
 from engine.errors import UserError
 
@@ -46,14 +46,17 @@ class PictureFolderDataModule(ClassificationDataModule):
             hashes = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
             parts = split_by_content([part for part, _, _ in kept], hashes, np.zeros((len(kept), 0), bool))
             np.save(folder / "images.npy", arrays)
-            (folder / "index.json").write_text(json.dumps({"parts": parts, "skipped": skipped}))
+            index = {"parts": parts, "skipped": skipped, "files": [str(path) for _, _, path in kept]}
+            (folder / "index.json").write_text(json.dumps(index))
 
         stats = [(part, str(path), path.stat()) for part, _, path in files]
         listing = [(part, path, stat.st_size, stat.st_mtime_ns) for part, path, stat in stats]
-        folder = cached("pictures", {"format": 1, "size": self.side, "grey": self.grey, "files": listing}, build)
+        folder = cached("pictures", {"format": 2, "size": self.side, "grey": self.grey, "files": listing}, build)
         index = json.loads((folder / "index.json").read_text())
+        refuse_many_broken(index["skipped"], len(files), self.root)
         images = np.load(folder / "images.npy", mmap_mode="r")
-        return Pictures(images, np.zeros(len(images), np.int64), np.array(index["parts"]), [], index["skipped"])
+        labels, parts = np.zeros(len(images), np.int64), np.array(index["parts"])
+        return Pictures(images, labels, parts, [], index["skipped"], index["files"])
 
     def decode(self, path: Path, channels: int) -> np.ndarray:
         """Return a picture as uint8 (size, size, channels)."""

@@ -11,7 +11,7 @@ import numpy as np
 from rich.progress import track
 
 from datamodules.picture_files import BrokenPicture
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, note
 
 PARTS = ("train", "val", "test")
 MAX_BROKEN = 0.05  # share of unreadable files above which a data set is refused
@@ -52,14 +52,24 @@ class PictureStore:
         return values[self.starts[index] : self.starts[index + 1]].reshape(*self.sizes[index], -1)
 
 
-def write_store(folder: Path, channels: int, samples: Iterator[Sample], skipped: list[str]) -> None:
+def write_store(
+    folder: Path,
+    channels: int,
+    samples: Iterator[Sample],
+    skipped: list[str],
+    wrong: dict[str, list[str]] | None = None,
+) -> None:
     """Fill an empty folder for ``PictureStore``.
 
     Args:
         folder: Where to write.
         channels: Channels of every picture.
         samples: The pictures, consumed one by one.
-        skipped: What ``samples`` has left out, complete when it ends.
+        skipped: What ``samples`` has left out since it cannot be read, complete when it ends.
+        wrong: What it has left out for other reasons: each reason and the files, complete when it ends.
+
+    Raises:
+        UserError: There are no samples.
     """
     names, parts, sizes, counts, hashes = [], [], [], [], []
     with (folder / "pixels.bin").open("wb") as pixels, (folder / "masks.bin").open("wb") as masks:
@@ -72,9 +82,13 @@ def write_store(folder: Path, channels: int, samples: Iterator[Sample], skipped:
             if mask is not None:
                 masks.write(mask.tobytes())
             hashes.append(hashlib.sha256(picture.tobytes()).hexdigest())
+    if not names:
+        everything = skipped + [place for places in (wrong or {}).values() for place in places]
+        raise UserError(f"{len(everything)} of {len(everything)} pictures are broken", everything)
     parts = split_by_content(parts, hashes, np.array(counts) > 0)
     np.save(folder / "counts.npy", np.array(counts))
     index = {"channels": channels, "names": names, "parts": parts, "sizes": sizes, "skipped": skipped}
+    index["wrong"] = wrong or {}
     (folder / "index.json").write_text(json.dumps(index))
 
 
@@ -117,7 +131,7 @@ def folders_of(root: Path) -> dict[str, Path]:
         raise UserError(f"{root} is not a folder")
     folders = {part: root / part for part in PARTS if (root / part).is_dir()} or {"train": root}
     if "train" not in folders:
-        raise UserError(f"{root} has no folder 'train' beside {some(sorted(folders))}")
+        raise UserError(f"{root} has no folder 'train', but others", sorted(folders))
     return folders
 
 
@@ -148,12 +162,38 @@ def decode_files(
         results = pool.map(attempt, files)
         decoded = list(track(results, "reading pictures", len(files), transient=True, disable=len(files) < 500))
     skipped = [result for result in decoded if isinstance(result, str)]
-    refuse_many_broken(skipped, len(files), root)
+    if len(skipped) == len(files):
+        raise UserError(f"{len(files)} of {len(files)} pictures in {root} are broken", skipped)
+    refuse_many_broken(skipped, len(files), root)  # before a cache remembers them
     both = [(pixels, file) for pixels, file in zip(decoded, files, strict=True) if not isinstance(pixels, str)]
     return np.stack([pixels for pixels, _ in both]), [file for _, file in both], skipped
 
 
+def without_faults(folder: Path, total: int, root: Path) -> Path:
+    """Return the folder of a store that left nothing out but a few unreadable files.
+
+    Args:
+        folder: What ``write_store`` has filled.
+        total: Number of files that there were.
+        root: Where they are from.
+    """
+    index = json.loads((folder / "index.json").read_text())
+    for words, places in index["wrong"].items():
+        fault(f"{len(places)} {words} ({root})", places)
+    refuse_many_broken(index["skipped"], total, root)
+    return folder
+
+
 def refuse_many_broken(skipped: list[str], total: int, root: Path) -> None:
-    """Refuse a folder of which too many files cannot be read."""
+    """Refuse a folder of which too many files cannot be read; ``check`` hears of any.
+
+    Args:
+        skipped: The files, each with what is wrong.
+        total: Number of all files.
+        root: The folder.
+    """
+    words = f"{len(skipped)} of {total} pictures in {root} are broken"
     if len(skipped) > MAX_BROKEN * total:
-        raise UserError(f"{len(skipped)} of {total} pictures in {root} are broken: {some(skipped)}")
+        fault(words, skipped)
+    elif skipped:
+        note(f"{words}, which trainings leave out", skipped, broken=True)

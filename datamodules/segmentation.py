@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.augmentation import random_colour, random_grid, warped
 from datamodules.batches import generator_for, ordered, shuffled
 from datamodules.masked_pictures import decoded, find_pairs
-from datamodules.picture_files import UnlabelledPictures, find_pictures, fitted
+from datamodules.picture_files import UnlabelledPictures, find_pictures, fitted, kinds_of, unused_files
 from datamodules.picture_store import PARTS, PictureStore
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, some
 
 IGNORE = 255  # pixels of this class are neither trained on nor measured
 
@@ -127,17 +127,13 @@ class SegmentationDataModule(LightningDataModule):
         store = self.store
         for part in PARTS:
             if part not in store.parts:
-                raise UserError(
-                    f"{len(store.parts)} picture(s) leave none for {part}; at least three different ones are needed"
-                )
+                fault(f"{len(store.parts)} picture(s) leave none for {part}; at least three different ones are needed")
         present = np.stack([store.counts[:, self.class_of_id == c].any(1) for c in range(self.num_classes)], axis=1)
         in_train = np.array([part == "train" for part in store.parts])
         for c in np.flatnonzero(present.any(0) & ~present[in_train].any(0)):
             files = [store.names[i] for i in np.flatnonzero(present[:, c])]
-            raise UserError(
-                f"class {c} ({self.class_names[c]}) occurs only outside the training part, "
-                f"in {len(files)} mask(s): {some(files)}"
-            )
+            only = f"class {c} ({self.class_names[c]}) occurs only outside the training part, in {len(files)} mask(s)"
+            fault(only, files)
 
     def __str__(self) -> str:
         store = self.store
@@ -150,14 +146,19 @@ class SegmentationDataModule(LightningDataModule):
         return shuffled(SegmentationPictures(self.store, "train", self.class_of_id, self.crop), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._whole_pictures("val")
+        return self.in_order("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._whole_pictures("test")
+        return self.in_order("test")
 
-    def _whole_pictures(self, part: str) -> DataLoader[dict[str, Any]]:
+    def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
+        """Return the whole pictures of a part in a fixed order, without random changes."""
         dataset = SegmentationPictures(self.store, part, self.class_of_id)
         return ordered(dataset, self.batch_size, dataset.sizes)
+
+    def names(self, part: str) -> list[str]:
+        """Return the mask of every picture of a part."""
+        return [name for name, other in zip(self.store.names, self.store.parts, strict=True) if other == part]
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         """Return the user's picture files, and those below folders, as a data set for ``predict_step``."""
@@ -236,11 +237,18 @@ class SegmentationFolderDataModule(SegmentationDataModule):
         highest = int(max(classes[classes != IGNORE], default=0))
         return ["background", "object"] if highest == 1 else [str(c) for c in range(highest + 1)]
 
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` which pictures are of another kind than most; return also which files are not used."""
+        pairs = find_pairs(self.root)
+        unused = unused_files(self.root, [path for _, *both in pairs for path in both])
+        kinds = kinds_of([picture for _, picture, _ in pairs])
+        return {"kinds of files": kinds, "files that are neither pictures nor masks": unused}
+
     def prepare_data(self) -> None:
         beyond = self.store.counts[:, (self.class_of_id >= self.num_classes) & (self.class_of_id != IGNORE)].any(1)
         if beyond.any():
             files = [self.store.names[i] for i in np.flatnonzero(beyond)]
-            raise UserError(f"{len(files)} mask(s) hold ids beyond the {self.num_classes} classes: {some(files)}")
+            fault(f"{len(files)} mask(s) hold ids beyond the {self.num_classes} classes", files)
         if self.num_classes < 2:
-            raise UserError(f"the masks in {self.root} hold one class only; at least two are needed")
+            fault(f"the masks in {self.root} hold one class only; at least two are needed")
         super().prepare_data()

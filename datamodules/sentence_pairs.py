@@ -37,7 +37,7 @@ class SentencePairs(Dataset[dict[str, Any]]):
         sources = numbers(source, [sentence for sentence, _ in pairs])
         targets = [torch.cat([begin, tokens]) for tokens in numbers(target, [other for _, other in pairs])]
         lengths = [max(map(len, both)) for both in zip(sources, targets, strict=True)]
-        kept = [row for row, length in enumerate(lengths) if longest is None or length <= longest]
+        kept = self.kept = [row for row, length in enumerate(lengths) if longest is None or length <= longest]
         self.pairs, self.lengths = [pairs[row] for row in kept], np.array([lengths[row] for row in kept])
         self.sources, self.targets = [sources[row] for row in kept], [targets[row] for row in kept]
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.csv_table import Table, read_csv
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, some
 
 
 @dataclass
@@ -97,7 +97,7 @@ def encoded(table: Table, columns: list[Column]) -> np.ndarray:
             features += [cells == category for category in column.categories]
         else:
             refuse_text(table, column.name)
-            values = np.where(missing, column.median, table.values[column.name])
+            values = np.where(missing | table.text(column.name), column.median, table.values[column.name])
             features.append(values)
             if column.lowest is not None:
                 features.append(np.sqrt(np.maximum(values - column.lowest, 0)))
@@ -106,13 +106,14 @@ def encoded(table: Table, columns: list[Column]) -> np.ndarray:
 
 
 def refuse_text(table: Table, column: str) -> None:
-    """Raise a UserError that names the cells of a column of numbers that are none."""
+    """Tell by ``fault`` the cells of a column of numbers that are none."""
     wrong = np.flatnonzero(table.text(column))
     if len(wrong):
         cells = [f"{table.places[row]}: {table.cells[column].iloc[row]!r}" for row in wrong]
-        raise UserError(
-            f"the column {column!r} holds numbers, but for {len(wrong)} cell(s): {some(cells)}; mend them, leave them "
-            f"empty, or take the column for categories by --data.categories '[{column}]'"
+        fault(
+            f"the column {column!r} holds numbers, but for {len(wrong)} cell(s); mend them, leave them empty, or take "
+            f"the column for categories by --data.categories '[{column}]'",
+            cells,
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
@@ -18,10 +19,12 @@ from datamodules.batches import ordered, shuffled
 from datamodules.csv_table import Table, join, read_csv
 from datamodules.picture_store import PARTS, split_by_content
 from datamodules.table_columns import Column, UnlabelledTables, encoded, find_tables, notes, refuse_text
-from engine.errors import UserError, some
+from engine.errors import UserError, fault, note, some
 
 FAULTY = 0.1  # share of text up to which a column still is one of numbers, with faults in it
 MOST_CATEGORIES = 100  # of a column; rarer ones are taken for unknown
+KINDS = ("number", "category")  # of columns that are used
+SURE = 0.999  # share of the target that a column may not say by itself
 MEASURED = 8192  # rows in a batch that is not trained on
 
 
@@ -84,8 +87,8 @@ class TabularDataModule(LightningDataModule):
         return split_by_content(parts, hashes, present)
 
     @cached_property
-    def source(self) -> tuple[Table, list[str], int]:
-        """All rows that have a target, the part that each is given in, and the number of rows that have none."""
+    def source(self) -> tuple[Table, list[str], list[str]]:
+        """All rows that have a target, the part that each is given in, and where the rows are that have none."""
         table, parts = self.read()
         for name in (self.target, *self.categories, *self.ignore):
             if name not in table.cells:
@@ -98,7 +101,7 @@ class TabularDataModule(LightningDataModule):
                 f"{file_of(table)} has {known.sum()} row(s) with a {self.target!r}, too few to train, validate and test"
             )
         kept = [part for part, there in zip(parts, known, strict=True) if there]
-        return table[known], kept, int((~known).sum())
+        return table[known], kept, table.places[~known].tolist()
 
     @cached_property
     def kinds(self) -> dict[str, str]:
@@ -130,7 +133,7 @@ class TabularDataModule(LightningDataModule):
     def parts(self) -> np.ndarray:
         """Part of every row."""
         table, parts, _ = self.source
-        kept = [name for name, kind in self.kinds.items() if kind in ("number", "category") and name != self.target]
+        kept = [name for name, kind in self.kinds.items() if kind in KINDS and name != self.target]
         if not kept:
             raise UserError(f"{file_of(table)} has no column to tell {self.target!r} by")
         hashes = [sha256("\x1f".join(row).encode()).hexdigest() for row in table.cells[kept].itertuples(index=False)]
@@ -162,7 +165,7 @@ class TabularDataModule(LightningDataModule):
         table, _, _ = self.source
         table, columns = table[self.parts == "train"], []
         for name, kind in self.kinds.items():
-            if name == self.target or kind not in ("number", "category"):
+            if name == self.target or kind not in KINDS:
                 continue
             missing = table.missing(name)
             if kind == "number":
@@ -247,14 +250,14 @@ class TabularDataModule(LightningDataModule):
         fewest = 1 if self._classes else 2  # there is no R2 of a single number
         for part in PARTS:
             if (self.parts == part).sum() < fewest:
-                raise UserError(f"{len(table)} row(s) of {file_of(table)} leave fewer than {fewest} for {part}")
+                fault(f"{len(table)} row(s) of {file_of(table)} leave fewer than {fewest} for {part}")
         in_train = table.cells[self.target][self.parts == "train"]
         if in_train.nunique() < 2:
-            raise UserError(f"the target {self.target!r} is {in_train.iloc[0]} in every training row")
+            fault(f"the target {self.target!r} is {in_train.iloc[0]} in every training row")
         for name in self._classes:
             if name not in set(in_train):
                 places = table.places[(table.cells[self.target] == name).to_numpy()].tolist()
-                raise UserError(f"the class {name!r} occurs only outside the training part: {some(places)}")
+                fault(f"the class {name!r} occurs only outside the training part", places)
 
     def __str__(self) -> str:
         table, given, dropped = self.source
@@ -273,11 +276,11 @@ class TabularDataModule(LightningDataModule):
         noted = [note for note in notes(table, self.columns) if "unknown" in note]
         if noted:
             said.append(f"{len(noted):,} rows have a category that is unknown to training: {some(noted)}")
-        out = [f"{name} ({kind})" for name, kind in self.kinds.items() if kind not in ("number", "category")]
+        out = [f"{name} ({kind})" for name, kind in self.kinds.items() if kind not in KINDS]
         if out:
             said.append(f"left out: {some(out, 8)}")
         if dropped:
-            said.append(f"dropped {dropped:,} rows without a target")
+            said.append(f"dropped {len(dropped):,} rows without a target")
         return f"{type(self).__name__}: {'; '.join(said)}"
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -292,6 +295,69 @@ class TabularDataModule(LightningDataModule):
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return batches of a part in a fixed order."""
         return ordered(Rows(self.rows(part)), MEASURED, shared=part != "train")
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Name of every feature."""
+        names = []
+        for column in self.columns:
+            root = [f"root of {column.name}"] if column.lowest is not None else []
+            gap = [f"{column.name} is missing"] if column.missing else []
+            kinds = [f"{column.name} = {category or '(missing)'}" for category in column.categories]
+            names += kinds if column.median is None else [column.name, *root, *gap]
+        return names
+
+    def names(self, part: str) -> list[str]:
+        """Return file and line of every row of a part."""
+        return self.source[0].places[self.parts == part].tolist()
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` what is missing, unknown, or says the target by itself; return what every column is."""
+        table, _, dropped = self.source
+        if dropped:
+            note(f"{len(dropped)} row(s) without a {self.target!r} are left out", dropped)
+        lines = []
+        for name, kind in self.kinds.items():
+            missing = table.missing(name)
+            if missing.any() and kind in KINDS:
+                share = f"{missing.sum():,} of {len(table):,}"
+                note(f"the column {name!r} lacks {share} entries; the median stands for them", table.places[missing])
+            values = table.values[name]
+            spread = f", {values.min():.6g} to {values.max():.6g}, mean {values.mean():.6g}" if kind == "number" else ""
+            used = "the target, " if name == self.target else "left out, " if kind not in KINDS else ""
+            lines.append(
+                f"{name}: {used}{kind}{spread}, {table.cells[name].nunique():,} different, {missing.sum():,} missing"
+            )
+        noted = zip(table.places, notes(table, self.columns), strict=True)
+        unknown = [f"{place}: {said}" for place, said in noted if "unknown" in said]
+        if unknown:
+            note(f"{len(unknown)} row(s) have a category that the training part lacks", unknown)
+        self._look_for_leaks(table)
+        whole = table.values[self.target].dropna()
+        if self.kinds[self.target] == "number" and whole.nunique() <= 10 < len(whole) and (whole % 1 == 0).all():
+            note(
+                f"the target {self.target!r} has {whole.nunique()} different values, all whole; if they are classes, "
+                f"take --config configs/xor.yaml and --data.categories '[{self.target}]'"
+            )
+        return {"columns": lines, "leaks?": ["columns that say the target by themselves"]}
+
+    def _look_for_leaks(self, table: Table) -> None:
+        """Tell which columns say the target by themselves: what a row's neighbour in the column has, it has."""
+        in_train = self.parts == "train"
+        for column in self.columns:
+            if column.median is None:
+                keys = table.cells[column.name].to_numpy()
+            else:
+                keys = table.values[column.name].to_numpy()
+            if says_target(keys, self._target_of(table), in_train, bool(self._classes)):
+                note(
+                    f"the column {column.name!r} says the target {self.target!r} by itself; if it is not known before "
+                    f"the target is, leave it out by --data.ignore '[{column.name}]'",
+                    broken=True,
+                )
+
+    def _target_of(self, table: Table) -> np.ndarray:
+        return self._labels() if self._classes else table.values[self.target].to_numpy()
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files, and those in folders, as a data set for ``predict_step``."""
@@ -345,6 +411,31 @@ class TabularCSVDataModule(TabularDataModule):
                 raise UserError(f"{path} has no column {some(lacking)}, but {files[0]} has")
             tables[path] = Table(table.cells[names], table.values[names], table.places)
         return join(list(tables.values())), [path.stem for path, table in tables.items() for _ in range(len(table))]
+
+
+def says_target(keys: np.ndarray, target: np.ndarray, in_train: np.ndarray, classes: bool) -> bool:
+    """Tell whether held-out rows have nearly the target of the training row that is next to them in a column.
+
+    Args:
+        keys: The column, numbers or texts (N,).
+        target: The target, numbers or class ids (N,).
+        in_train: Which rows are trained on (N,).
+        classes: Whether the target is a class.
+    """
+    if keys.dtype == object:
+        mean = pd.Series(target[in_train]).groupby(keys[in_train]).agg(lambda some: some.mode()[0])
+        said, truth = pd.Series(keys[~in_train]).map(mean).to_numpy(float), target[~in_train]
+    else:
+        known = in_train & ~np.isnan(keys)
+        order = np.argsort(keys[known], kind="stable")
+        asked = ~in_train & ~np.isnan(keys)
+        said = np.interp(keys[asked], keys[known][order], target[known][order]) if known.any() else np.zeros(0)
+        said, truth = said.round() if classes else said, target[asked]
+    if len(truth) < 5 or len(np.unique(truth)) < 2:
+        return False
+    if classes:
+        return bool((said == truth).mean() > SURE)
+    return bool(1 - np.nanmean((said - truth) ** 2) / np.var(truth) > SURE)
 
 
 def file_of(table: Table) -> str:

@@ -19,9 +19,13 @@ from datamodules.batches import (
 )
 from datamodules.picture_store import PARTS
 from datamodules.text_windows import MeasuredWindows, TrainingWindows
-from datamodules.tokenization import Kind, encode, kept_tokenizer
-from engine.errors import UserError, some
+from datamodules.tokenization import UNKNOWN, Kind, encode, kept_tokenizer
+from engine.errors import UserError, fault, note, some
 
+LOST = {"\ufffd", "\0"}  # what a wrong encoding leaves of letters
+LONG_LINE = 40  # characters: lines that are the same by chance are shorter
+STRANGE = 0.001  # share of the tokens of val and test that the training part may lack
+REPEATED = 0.05  # share of long lines of val and test that the training part may have
 STREAMS = 16  # as which val and test parts are read, where text goes on from batch to batch
 
 
@@ -93,9 +97,7 @@ class TextDataModule(LightningDataModule):
             count = len(self.tokens[part][0])
             least = self.context + 2 if part == "train" else 2
             if count < least:
-                raise UserError(
-                    f"the {part} part has {count} tokens, fewer than {least}: shorten data.context, or add text"
-                )
+                fault(f"the {part} part has {count} tokens, fewer than {least}: shorten data.context, or add text")
 
     def __str__(self) -> str:
         sizes = " / ".join(f"{len(self.texts[part]):,} {part}" for part in PARTS)
@@ -125,6 +127,33 @@ class TextDataModule(LightningDataModule):
         tokens, characters = self.tokens[part]
         streams = min(STREAMS, (len(tokens) - 1) // self.context) if self.streamed else 0
         return MeasuredWindows(tokens, characters, self.context, streams).in_order(self.batch_size)
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` what val and test repeat of the training, or have that it lacks; return some lines."""
+        unknown = Tokenizer.from_str(self.tokenizer).token_to_id(UNKNOWN)
+        known, said = {line.strip() for line in self.texts["train"].split("\n")}, []
+        for part in ("val", "test"):
+            text, tokens = self.texts[part], self.tokens[part][0]
+            count = int((tokens == unknown).sum()) if unknown is not None else 0
+            if count:
+                strange = [repr(letter) for letter in sorted(set(text) - set(self.texts["train"]))]
+                said.append(
+                    f"{count:,} tokens of the {part} part are unknown to the training part: {some(strange, 20)}"
+                )
+            if count > STRANGE * len(tokens):
+                note(
+                    f"{count:,} of {len(tokens):,} tokens of the {part} part are unknown to the training part", strange
+                )
+            numbered = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
+            long = [(number, line) for number, line in numbered if len(line) >= LONG_LINE]
+            again = [f"line {number} of the {part} part: {line[:60]}" for number, line in long if line in known]
+            if again:
+                words = f"{len(again)} of {len(long)} long lines of the {part} part stand in the training part, too"
+                note(words, again, broken=len(again) > REPEATED * len(long))
+        lines = [line for line in self.texts["train"].split("\n") if line.strip()]
+        first = [line[:100] for line in lines[:12]]
+        looked = f"long lines of val and test in the training part, {LONG_LINE} characters or more"
+        return {"the first lines of the training part": first, "unknown tokens": said, "leaks?": [looked]}
 
     def predict_dataset(self, paths: list[Path]) -> Prompts:
         """Return the user's text files, and those below folders, as prompts for ``predict_step``."""
@@ -182,9 +211,21 @@ class TextFolderDataModule(TextDataModule):
                 if choice.exists():
                     places[part] = choice
         if places and "train" not in places:
-            raise UserError(f"{self.root} has no 'train' beside {some(sorted(places))}")
+            raise UserError(f"{self.root} has no 'train', but others", sorted(places))
         texts = {part: read_texts(place) for part, place in (places or {"train": self.root}).items()}
         return split_off(texts)
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` also where the files have signs that stand for letters which were lost."""
+        lost = [
+            f"{path}:{number}"
+            for path in find_texts([self.root])
+            for number, line in enumerate(path.read_text("utf-8", errors="ignore").split("\n"), start=1)
+            if LOST & set(line)
+        ]
+        if lost:
+            note(f"{len(lost)} line(s) hold the sign for a lost letter (\ufffd) or a zero byte", lost)
+        return super().examine()
 
 
 def read_texts(place: Path) -> str:
@@ -193,7 +234,12 @@ def read_texts(place: Path) -> str:
     Raises:
         UserError: There is no text, or it is not UTF-8.
     """
-    text = "\n".join(read_text(path) for path in find_texts([place]))
+    found = find_texts([place])
+    empty = [path for path in found if not path.stat().st_size]
+    if empty and len(found) > 1:
+        fault(f"{len(empty)} file(s) are empty", list(map(str, empty)))
+        found = [path for path in found if path not in empty]
+    text = "\n".join(map(read_text, found))
     if not text.strip():
         raise UserError(f"{place} holds no text (.txt)")
     return text
@@ -213,17 +259,27 @@ def read_text(path: Path) -> str:
     """Return the text of a file, its lines ending in one character each.
 
     Raises:
-        UserError: It is not UTF-8, or empty.
+        UserError: It is not UTF-8, or empty; ``check`` gets what can be read of it.
     """
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{path} is not UTF-8: byte {error.start}, in line {line}") from error
+        lines = [number for number, line in enumerate(content.split(b"\n"), start=1) if not is_utf8(line)]
+        fault(f"{path} is not UTF-8: byte {error.start}, in line {lines[0]}", [f"{path}:{line}" for line in lines[1:]])
+        text = content.decode("utf-8-sig", errors="replace")
     if not text:
         raise UserError(f"{path} is empty")
     return text.replace("\r\n", "\n")
+
+
+def is_utf8(content: bytes) -> bool:
+    """Tell whether bytes are text in UTF-8."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def split_off(texts: dict[str, str]) -> dict[str, str]:

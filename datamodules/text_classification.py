@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from datamodules.picture_store import PARTS, split_by_content
 from datamodules.text import read_text
 from datamodules.tokenization import Kind, kept_tokenizer, tokenizer_of
 from datamodules.tokenized_texts import TokenizedTexts, UnlabelledTexts
-from engine.errors import UserError
+from engine.errors import UserError, fault, note
 
+CUT = 0.5  # share of the texts from which on it is told that they are cut off
 MEASURED = 256  # texts in a batch of val and test
 TABLES = (".csv", ".tsv", ".txt")
 
@@ -33,13 +34,15 @@ class Texts:
         texts: The texts.
         classes: Name of the class of each.
         parts: ``train``, ``val`` or ``test`` of each, as far as it is given; what is missing is split off by content.
-        dropped: Number of rows that were left out, since they had no text or no class.
+        dropped: Places of rows that were left out, since they had no text or no class.
+        places: Where each text is from, if it is from a file of the user's.
     """
 
     texts: list[str]
     classes: list[str]
     parts: list[str]
-    dropped: int = 0
+    dropped: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
 
 
 class TextClassificationDataModule(LightningDataModule):
@@ -78,7 +81,7 @@ class TextClassificationDataModule(LightningDataModule):
         trained = sorted((row for row, part in enumerate(parts) if part == "train"), key=lambda row: hashes[row])
         for row in trained[self.num_train :]:
             parts[row] = "unused"
-        return Texts(texts.texts, texts.classes, parts, texts.dropped)
+        return Texts(texts.texts, texts.classes, parts, texts.dropped, texts.places)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -114,21 +117,22 @@ class TextClassificationDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         if self.num_classes < 2:
-            raise UserError(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
+            fault(f"there is one class only, {self.class_names[0]!r}; nothing is to be told apart")
         for part in PARTS:
             if part not in self.texts.parts:
-                raise UserError(f"{len(self.texts.texts)} text(s) leave none for {part}; at least three are needed")
+                fault(f"{len(self.texts.texts)} text(s) leave none for {part}; at least three are needed")
         trained = set(self.of_part("train")[1].tolist())
         for label, name in enumerate(self.class_names):
             if label not in trained:
-                raise UserError(f"the class {name!r} has no training texts")
+                both = zip(self.texts.places, self.texts.classes, strict=False)
+                fault(f"the class {name!r} has no training texts", [place for place, other in both if other == name])
 
     def __str__(self) -> str:
         sizes = " / ".join(f"{self.texts.parts.count(part):,} {part}" for part in PARTS)
         count = Tokenizer.from_str(self.tokenizer).get_vocab_size()
         origin = f" of {self.tokenizer_from}" if self.tokenizer_from else f" ({self.kind})"
         cut = np.mean([len(tokens) == self.context for tokens in self.datasets["train"].tokens])
-        dropped = f"; left out {self.texts.dropped:,} without text or class" if self.texts.dropped else ""
+        dropped = f"; left out {len(self.texts.dropped):,} without text or class" if self.texts.dropped else ""
         return (
             f"{type(self).__name__}: {sizes} texts of {self.num_classes} classes, {count:,} tokens{origin}, "
             f"{self.context} of them read ({cut:.0%} of the texts are cut off there){dropped}"
@@ -146,6 +150,34 @@ class TextClassificationDataModule(LightningDataModule):
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return batches of a part in a fixed order."""
         return ordered(self.datasets[part], MEASURED, shared=part != "train")
+
+    def names(self, part: str) -> list[str]:
+        """Return file and line of every text of a part."""
+        rows = [row for row, other in enumerate(self.texts.parts) if other == part]
+        return [self.texts.places[row] if self.texts.places else f"{part} text {i}" for i, row in enumerate(rows)]
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` what was left out, is cut off, or has another class elsewhere; return some texts."""
+        texts = self.texts
+        if texts.dropped:
+            note(f"{len(texts.dropped)} row(s) without a text or a class are left out", texts.dropped)
+        cut = []
+        for part in PARTS:
+            dataset = self.datasets[part]
+            both = zip(self.names(part), dataset.texts, dataset.tokens, strict=True)
+            cut += [f"{name} ({len(text):,} characters)" for name, text, ids in both if len(ids) == self.context]
+        count = sum(part in PARTS for part in texts.parts)
+        if len(cut) > CUT * count:
+            words = f"{len(cut):,} of {count:,} texts are longer than {self.context} tokens and are cut off there"
+            note(f"{words}; a larger --data.context reads more", cut)
+        classes: dict[str, set[str]] = {}
+        for text, name in zip(texts.texts, texts.classes, strict=True):
+            classes.setdefault(text, set()).add(name)
+        torn = [f"{text[:60]!r}: {', '.join(sorted(names))}" for text, names in classes.items() if len(names) > 1]
+        if torn:
+            note(f"{len(torn)} text(s) come with different classes", torn)
+        some = [f"{name}: {text[:90]}" for text, name in zip(texts.texts[:12], texts.classes, strict=False)]
+        return {"some texts and their classes": some}
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTexts:
         """Return the user's texts, each a ``.txt`` file or a row of a table, as a data set for ``predict_step``."""
@@ -213,12 +245,13 @@ class TextClassificationCSVDataModule(TextClassificationDataModule):
         rows = []
         for part, path in self.files().items():
             table = read_table(path)
-            rows += [(*row, part) for row in zip(table.texts(self.column), table.texts(self.label), strict=True)]
+            both = zip(table.texts(self.column), table.texts(self.label), table.lines, strict=True)
+            rows += [(text, label, part, f"{path}, line {line}") for text, label, line in both]
         kept = [row for row in rows if row[0] and row[1]]
         if not kept:
             raise UserError(f"{self.root} has no row with both a {self.column!r} and a {self.label!r}")
-        texts, classes, parts = (list(values) for values in zip(*kept, strict=True))
-        return Texts(texts, classes, parts, len(rows) - len(kept))
+        texts, classes, parts, places = (list(values) for values in zip(*kept, strict=True))
+        return Texts(texts, classes, parts, [place for *row, _, place in rows if not all(row)], places)
 
     def files(self) -> dict[str, Path]:
         """Return the file of every part that has one."""

@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningDataModule
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import ordered, shuffled
 from datamodules.csv_files import CSVFile
-from engine.errors import UserError
+from engine.errors import UserError, fault, note
 
 PARTS = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}  # shares of the rows, in the order of time
 EPOCH = 32_768  # windows that an epoch sees at least; those of a short series come several times
+FORESIGHT = 0.95  # correlation of a column's changes with the target's a row later from which on it knows them
 GAP = 5  # a distance between rows of more than so many usual ones is worth a word: a weekend and a holiday are not
 
 
@@ -35,17 +37,24 @@ class Series:
 
     def __init__(self, path: Path, target: str, time: str, features: list[str]) -> None:
         file = CSVFile(path)
-        dates = file.dates(time)
+        dates, texts = file.dates(time), file.texts(time)
+        columns = np.stack([file.numbers(name) for name in [*features, target]], axis=1)
         order = np.argsort(dates, kind="stable")
+        order = order[~np.isnan(columns).any(1)[order] & ~np.isnat(dates)[order]]
+        twice = np.flatnonzero(dates[order][1:] == dates[order][:-1])
+        if len(twice):
+            lines = [(file.lines[order[i + 1]], texts[order[i]], file.lines[order[i]]) for i in twice]
+            again = [f"{path}, line {second}: {text} stands in line {first} already" for second, text, first in lines]
+            fault(f"{len(twice)} date(s) come twice", again)
+            order = np.delete(order, twice + 1)
         self.dates = dates[order]  # (rows,)
-        self.features = np.stack([file.numbers(name)[order] for name in features], axis=1)  # (rows, num_features)
-        self.target = file.numbers(target)[order]  # (rows,)
-        for i in np.flatnonzero(self.dates[1:] == self.dates[:-1]):
-            first, second = (file.lines[order[i + k]] for k in (0, 1))
-            raise UserError(f"{path}, line {second}: {file.texts(time)[order[i]]} stands in line {first} already")
+        self.features, self.target = columns[order, :-1], columns[order, -1]  # (rows, num_features), (rows,)
+        self.lines = [file.lines[row] for row in order]  # of the file
         self.notes = [] if (order[1:] > order[:-1]).all() else ["rows were not in the order of time and are sorted"]
+        back = np.flatnonzero(dates[1:] < dates[:-1]) + 1
+        self.back = [f"{path}, line {file.lines[row]}: {texts[row]}" for row in back]  # rows before the one above them
         steps = np.diff(self.dates).astype(np.int64)
-        wide = np.flatnonzero(steps > GAP * np.median(steps)) if len(steps) else steps
+        self.wide = wide = np.flatnonzero(steps > GAP * np.median(steps)) if len(steps) else steps
         if len(wide):
             widest = int(np.argmax(steps))
             days = steps[widest] / 86_400
@@ -200,7 +209,7 @@ class TimeSeriesCSVDataModule(LightningDataModule):
         for part in PARTS:
             windows = Windows(self.series, part, self.window, self.horizon)
             if (windows.target == windows.past[:, -1:]).all():
-                raise UserError(f"{self.root}: column {self.target!r} never changes in the {part} part")
+                fault(f"{self.root}: column {self.target!r} never changes in the {part} part")
 
     def __str__(self) -> str:
         dates = self.series.dates
@@ -224,6 +233,39 @@ class TimeSeriesCSVDataModule(LightningDataModule):
     def in_order(self, part: str) -> DataLoader[dict[str, Tensor]]:
         """Return batches of a part in the order of time."""
         return ordered(Windows(self.series, part, self.window, self.horizon), self.batch_size)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Name of every column that the net reads."""
+        return self.features
+
+    def names(self, part: str) -> list[str]:
+        """Return file and line of the first row of every window of a part."""
+        first = round(PARTS[part][0] * len(self.series.lines))
+        count = len(Windows(self.series, part, self.window, self.horizon))
+        return [f"{self.root}, line {line}" for line in self.series.lines[first : first + count]]
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` what is out of order or lacking, and which columns change as the target will a row later."""
+        series = self.series
+        if series.back:
+            note("rows are not in the order of time and are sorted", series.back)
+        both = [(series.lines[i + 1], shown(series.dates[i]), shown(series.dates[i + 1])) for i in series.wide]
+        if both:
+            note(
+                f"{len(both)} gap(s) in time", [f"{self.root}, line {line}: {one} to {two}" for line, one, two in both]
+            )
+        ahead = np.diff(series.target)[1:]
+        for name, column in zip(self.features, series.features.T, strict=True):
+            now = np.diff(column)[:-1]
+            moves = name != self.target and now.std() and ahead.std()
+            if moves and abs(spearmanr(now, ahead).statistic) > FORESIGHT:  # of ranks: gaps do not count for more
+                words = f"the column {name!r} changes as {self.target!r} does a row later: it knows the future"
+                note(f"{words}; leave it out of --data.features", broken=True)
+        steps = np.diff(series.dates).astype(np.int64)
+        usual = f"{np.median(steps) / 3600:,.4g} hours from row to row" if len(steps) else ""
+        said = [f"{len(series.dates):,} rows, {shown(series.dates[0])} to {shown(series.dates[-1])}", usual]
+        return {"the series": [*said, *series.notes], "leaks?": ["columns that know the future"]}
 
     def predict_dataset(self, paths: list[Path]) -> SeriesFiles:
         """Return the ends of the user's files as a data set for ``predict_step``."""

@@ -15,9 +15,10 @@ from datamodules.batches import ResumableLoader, batched, shuffled
 from datamodules.picture_store import PARTS, split_by_content
 from datamodules.sentence_pairs import SPECIAL, BucketedBatches, Pairs, SentencePairs, Sentences
 from datamodules.text import find_texts, read_text
-from datamodules.tokenization import Kind, kept_tokenizer
-from engine.errors import UserError, some
+from datamodules.tokenization import UNKNOWN, Kind, kept_tokenizer
+from engine.errors import UserError, fault, note
 
+UNTRANSLATED = 0.01  # share of the pairs up to which names and the like are taken to be the same in both languages
 MEASURED = 4  # times as many tokens make a batch where no gradients are needed
 
 
@@ -73,7 +74,7 @@ class TranslationDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         for part in PARTS:
             if not self.parts[part].pairs:
-                raise UserError(f"the {part} part has no sentences of at most {self.longest} tokens (data.longest)")
+                fault(f"the {part} part has no sentences of at most {self.longest} tokens (data.longest)")
 
     def __str__(self) -> str:
         sizes = " / ".join(f"{len(self.parts[part]):,} {part}" for part in PARTS)
@@ -94,6 +95,44 @@ class TranslationDataModule(LightningDataModule):
     def in_order(self, part: str) -> DataLoader[dict[str, Any]]:
         """Return batches of a part in a fixed order."""
         return batched(self.parts[part], self.parts[part].bucketed(MEASURED * self.batch_tokens))
+
+    def places(self, part: str) -> list[str]:
+        """Return where every pair of a part is from, in the order of ``pairs``."""
+        return [f"{part} pair {number}" for number in range(1, len(self.pairs[part]) + 1)]
+
+    def names(self, part: str) -> list[str]:
+        """Return where every pair of a part is from that is not too long."""
+        kept = self.parts[part].kept
+        places = self.places(part)
+        return [places[row] for row in kept]
+
+    def examine(self) -> dict[str, list[str]]:
+        """Tell by ``note`` what is too long, unknown or not translated; return some pairs."""
+        names = {part: self.places(part) for part in PARTS}
+        kept = set(self.parts["train"].kept)
+        long = [place for row, place in enumerate(names["train"]) if row not in kept]
+        if long:
+            words = f"{len(long)} training pair(s) are longer than {self.longest} tokens and are left out"
+            note(f"{words}; a larger --data.longest keeps them", long)
+        alike = [
+            f"{place}: {sentence[:60]}"
+            for part in PARTS
+            for place, (sentence, other) in zip(names[part], self.pairs[part], strict=True)
+            if sentence == other and any(map(str.isalpha, sentence))
+        ]
+        count = sum(map(len, self.pairs.values()))
+        if len(alike) > UNTRANSLATED * count:
+            note(f"{len(alike)} of {count:,} sentences are their own translations", alike)
+        for side, tokenizer in enumerate(map(Tokenizer.from_str, self.tokenizers)):
+            unknown = tokenizer.token_to_id(UNKNOWN)
+            for part in ("val", "test"):
+                tokens = (self.parts[part].sources, self.parts[part].targets)[side]
+                strange = [name for name, ids in zip(self.names(part), tokens, strict=True) if unknown in ids.tolist()]
+                if strange:
+                    language = ("source", "target")[side]
+                    words = f"{len(strange)} {part} pair(s) hold {language} characters or words that training lacks"
+                    note(words, strange)
+        return {"some pairs": [f"{sentence[:60]} = {other[:60]}" for sentence, other in self.pairs["train"][:12]]}
 
     def predict_dataset(self, paths: list[Path]) -> Sentences:
         """Return the lines of the user's text files, and of those below folders."""
@@ -162,15 +201,39 @@ class ParallelTextDataModule(TranslationDataModule):
             if "train" not in pairs:
                 raise UserError(f"{self.root} has no train.{self.source} and train.{self.target}")
             return split_off(pairs)
-        tables = [self.root] if self.root.is_file() else sorted(self.root.rglob("*.tsv"))
         pairs = {}
-        for path in tables:
+        for path in self._tables():
             part = path.stem if path.stem in PARTS else "train"
             pairs[part] = pairs.get(part, []) + read_tsv(path, self.columns)
         if "train" not in pairs:
             there = f"{self.root} holds no .tsv with sentences"
             raise UserError(f"{there}: name the endings of aligned files by data.source and data.target")
         return split_off(pairs)
+
+    def places(self, part: str) -> list[str]:
+        given = {path.stem for path in self._tables()} & set(PARTS)
+        given |= {other for other in PARTS if (self.root / f"{other}.{self.source}").is_file()}
+        origin = part if part in given else "train"
+        lines: dict[tuple[str, str], str] = {}  # where a pair comes first
+        for path in self._tables():
+            if (path.stem if path.stem in PARTS else "train") == origin:
+                for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").split("\n"), start=1):
+                    cells = [cell.strip() for cell in line.split("\t")]
+                    if len(cells) >= max(self.columns):
+                        pair = (cells[self.columns[0] - 1], cells[self.columns[1] - 1])
+                        lines.setdefault(pair, f"{path}, line {number}")
+        if self.source and self.target:
+            files = [self.root / f"{origin}.{end}" for end in (self.source, self.target)]
+            sides = [path.read_text("utf-8-sig", errors="replace").split("\n") for path in files]
+            for number, (one, other) in enumerate(zip(*sides, strict=False), start=1):
+                lines.setdefault((one.strip(), other.strip()), f"{files[0]}, line {number}")
+        return [lines.get(pair, name) for pair, name in zip(self.pairs[part], super().places(part), strict=True)]
+
+    def _tables(self) -> list[Path]:
+        """Return the tab-separated files, none where files are aligned."""
+        if self.source and self.target:
+            return []
+        return [self.root] if self.root.is_file() else sorted(self.root.rglob("*.tsv"))
 
 
 def read_tsv(path: Path, columns: tuple[int, int]) -> Pairs:
@@ -183,13 +246,13 @@ def read_tsv(path: Path, columns: tuple[int, int]) -> Pairs:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) < max(columns):
-            bad += [f"line {number}"] if line.strip() else []
+            bad += [f"{path}, line {number}"] if line.strip() else []
         elif all(cells[column - 1] for column in columns):
             pairs.append((cells[columns[0] - 1], cells[columns[1] - 1]))
         else:
-            bad.append(f"line {number}")
+            bad.append(f"{path}, line {number}")
     if bad:
-        raise UserError(f"{path}: no text in the columns {columns[0]} and {columns[1]}, between tabs: {some(bad)}")
+        fault(f"no text in the columns {columns[0]} and {columns[1]}, between tabs", bad)
     return pairs
 
 
@@ -201,8 +264,11 @@ def read_aligned(source: Path, target: Path) -> Pairs:
     """
     sentences, others = (read_text(path).removesuffix("\n").split("\n") for path in (source, target))
     if len(sentences) != len(others):
-        raise UserError(f"{source} has {len(sentences):,} lines and {target} has {len(others):,}")
-    both = [(sentence.strip(), other.strip()) for sentence, other in zip(sentences, others, strict=True)]
+        fault(f"{source} has {len(sentences):,} lines and {target} has {len(others):,}")
+    both = [(sentence.strip(), other.strip()) for sentence, other in zip(sentences, others, strict=False)]
+    empty = [f"line {number}" for number, pair in enumerate(both, start=1) if not all(pair)]
+    if empty:
+        note(f"{len(empty)} line(s) of {source} or {target} are empty and are left out", empty)
     return [pair for pair in both if all(pair)]
 
 

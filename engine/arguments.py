@@ -18,6 +18,7 @@ VERBS = {
     "validate": "measure a checkpoint on the validation part",
     "test": "measure a checkpoint on the test part",
     "predict": "apply a checkpoint to the files given by --input, or continue the texts given by --prompt",
+    "check": "look at the data without training: what is broken, what is odd, what they are like",
     "list": "list the recipes",
 }
 # What a config may name. A class path in a file imports its module before anything is checked, and a file may come from
@@ -26,6 +27,7 @@ ALLOWED = (
     *("tasks", "nets", "datamodules", "engine", "lightning.pytorch", "torch.nn", "torch.optim"),
     *("torchvision", "torchmetrics", "timm", "segmentation_models_pytorch"),
 )
+UNTRAINED = ("fit", "check")  # the verbs that need no checkpoint
 SEVERAL = ("--input", "--prompt")  # the flags that take several values
 DEFAULT = Path(__file__).parent.parent / "configs" / "default.yaml"
 
@@ -52,8 +54,9 @@ class Arguments:
 def arrange(argv: list[str]) -> Arguments:
     """Find out the recipe and the checkpoint, and put the options in order.
 
-    Configs come before flags wherever they were typed. Every verb but ``fit`` starts from the config of the run that
-    the checkpoint lies in. A class named anew, by a flag or by a later config, starts from its own defaults.
+    Configs come before flags wherever they were typed. Every verb but ``fit`` and ``check`` starts from the config of
+    the run that the checkpoint lies in. A class named anew, by a flag or by a later config, starts from its own
+    defaults.
 
     Raises:
         UserError: The verb, a config or the checkpoint does not exist.
@@ -68,11 +71,13 @@ def arrange(argv: list[str]) -> Arguments:
     wanted = next((flag[-1] for flag in reversed(flags) if flag[0] == "--ckpt_path"), None)
     named = next((flag[-1] for flag in reversed(flags) if flag[0] == "--recipe"), None)
     flags = [flag for flag in flags if flag[0] not in ("--ckpt_path", "--recipe")]
-    if not configs and (verb == "fit" or wanted in (None, "best", "last")):
+    if wanted and verb == "check":
+        raise UserError("check looks at data, not at a checkpoint: leave out --ckpt_path")
+    if not configs and (verb in UNTRAINED or wanted in (None, "best", "last")):
         raise UserError(f"{verb} needs a recipe: --config configs/NAME.yaml (python train.py list names them)")
     recipe = named or (recipe_of(configs[0]) if configs else "")
     checkpoint = None
-    if wanted or verb != "fit":
+    if wanted or verb not in UNTRAINED:
         run = folder_of(configs[0].parent / "checkpoints" / "best.ckpt") if configs else None  # a run's own config
         prefer = "last" if verb == "fit" else "best"
         checkpoint = find_checkpoint(wanted or str(run or prefer), recipe, prefer)

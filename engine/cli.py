@@ -21,7 +21,8 @@ from engine.arguments import DEFAULT, Arguments, allowed_imports
 from engine.checkpoints import AtomicCheckpointIO, read_checkpoint
 from engine.contract import Task
 from engine.devices import num_devices, together
-from engine.errors import UserError
+from engine.errors import Finding, UserError, gathering
+from engine.explain import user_line
 from engine.predictions import PredictionWriter
 from engine.record import Record, checkpointing
 from engine.report import print_differences
@@ -37,6 +38,13 @@ FACTS = (
 FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
 
 
+class Verbs(Trainer):
+    """Lightning's trainer, with the verbs that it does not have; ``Command`` carries them out."""
+
+    def check(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
+        """Look at the data without training; ``ckpt_path`` may stand in the config of a run, but is not read."""
+
+
 class CLI(LightningCLI):
     """The task, its data and the trainer of one command.
 
@@ -49,6 +57,8 @@ class CLI(LightningCLI):
         self.folder: Path | None = None  # the run folder; None where a loose checkpoint is measured
         self.is_new = False  # whether this command has made the folder
         self.checkpoint: dict[str, Any] = {}
+        self.findings: list[Finding] = []  # what reading the data has shown
+        self.misfit = ""  # why check could not make the task for these data
         if arguments.checkpoint:
             self.checkpoint = read_checkpoint(arguments.checkpoint)
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed_imports(arguments.argv))
@@ -57,6 +67,7 @@ class CLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            trainer_class=Verbs,
             save_config_callback=None,  # written in before_instantiate_classes, into the run folder
             seed_everything_default=0,
             auto_configure_optimizers=False,
@@ -75,6 +86,7 @@ class CLI(LightningCLI):
             "validate": unused | {"verbose"},
             "test": unused | {"verbose"},
             "predict": unused | {"return_predictions"},
+            "check": unused,
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -158,15 +170,34 @@ class CLI(LightningCLI):
                 logger.init_args.save_dir = str(self.folder)
 
     def instantiate_classes(self) -> None:
+        if self.arguments.verb == "check":
+            self.instantiate_to_check()
+            return
         try:
-            super().instantiate_classes()
-            # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
-            self.model.to(memory_format=torch.channels_last)
-            if self.arguments.verb != "predict":
-                self.datamodule.prepare_data()
+            with gathering(faults=False) as self.findings:
+                super().instantiate_classes()
+                # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
+                self.model.to(memory_format=torch.channels_last)
+                if self.arguments.verb != "predict":
+                    self.datamodule.prepare_data()
         except (Exception, KeyboardInterrupt):
             self.forget()
             raise
+
+    def instantiate_to_check(self) -> None:
+        """Make data, task and trainer; the data, and a plain trainer, also where no task can be made for them."""
+        with gathering() as self.findings:
+            try:
+                super().instantiate_classes()
+            except Exception as error:
+                line = user_line(error, self.arguments.argv)
+                if line is None and not any(finding.broken for finding in self.findings):
+                    raise
+                data = self.config.check.data
+                self.datamodule = cast(Callable, locate(data.class_path))(**data.init_args)
+                self.misfit = line or "what is broken leaves too little"
+                self.model, self.trainer = None, Verbs(logger=False, enable_checkpointing=False)
+                self.config_init = self.config
 
     def forget(self) -> None:
         """Leave nothing behind of a run in which nothing has been trained."""
@@ -180,7 +211,7 @@ class CLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.folder or Path.cwd())
         trainer = self._get(self.config_init, "trainer")
         configured = trainer.callbacks or []
-        if self.arguments.verb == "predict":
+        if self.arguments.verb in ("predict", "check"):
             kwargs["devices"] = 1  # files are written by one
         elif trainer.strategy == "auto" and num_devices(trainer.accelerator, trainer.devices) > 1:
             kwargs["strategy"] = together()

@@ -14,6 +14,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, Dataset
 
 from engine.arguments import arrange
+from engine.check import Report, examine
+from engine.check_page import print_report, write_page
 from engine.checkpoints import read_checkpoint
 from engine.cli import CLI, FOLDER_OF_RUN
 from engine.contract import Predictable, Task
@@ -23,7 +25,7 @@ from engine.explain import user_line
 from engine.loggers import DashboardLogger
 from engine.record import finish_checkpoints, summarize
 from engine.report import console, print_closing, print_first_lines, print_metrics, resume_command
-from engine.runs import environment, write_json
+from engine.runs import RUNS, environment, write_json
 from engine.speed import slow_precision
 from engine.watch import Stopped
 
@@ -86,6 +88,9 @@ class Command(CLI):
         lines["device"] = f"{device}, precision {trainer.precision}"
         if slow_precision(str(trainer.precision), device):
             lines["device"] += "; this CPU has no units for bf16: it will be slower than 32-true"
+        odd = [finding for finding in self.findings if not finding.broken]  # what is broken is named by the data
+        if odd:
+            lines["odd"] = "; ".join(finding.words for finding in odd)
         if self.folder:
             lines["folder"] = str(self.folder)
         if self.arguments.notes:
@@ -174,3 +179,19 @@ class Command(CLI):
                 "look at": f"{folder}/index.html",
             }
         )
+
+    def check(self, model: LightningModule | None, datamodule: LightningDataModule, ckpt_path: str | None) -> None:
+        """Look at the data, write the report, and exit with 1 if anything is broken."""
+        config, page = self.config.check, RUNS / self.arguments.recipe / "check" / "report.html"
+        report = Report()
+        report.add(self.findings)
+        examine(report, self.trainer, model, datamodule, config.model.class_path, self.misfit)
+        net = type(cast(Task, model).net).__name__ if model else "none can be made for these data"
+        lines = {"recipe": self.arguments.recipe, "data": type(datamodule).__name__, "net": net}
+        if self.arguments.notes:
+            lines["note"] = "; ".join(self.arguments.notes)
+        print_first_lines(lines)
+        print_report(report, page)
+        write_page(report, lines, page)
+        if report.broken:
+            raise SystemExit(1)

@@ -42,6 +42,15 @@ class Predictable(Protocol):
     def predict_dataset(self, paths: list[Path]) -> "Inputs":
         """Return the user's files, prepared like the training data; touches no training data."""
 
+    def in_order(self, part: str) -> Any:
+        """Return batches of a part in a fixed order, without random changes.
+
+        For ``check`` there may also be ``samples``, the same of whole samples where ``in_order`` gives pieces;
+        ``names``, where every sample of a part is from; and ``examine``, which tells by ``engine.errors.note`` what
+        only this kind of data can have, and returns lines to be shown, under headings; under ``leaks?`` what leaks it
+        has looked for. What is wrong with data is told by ``engine.errors.fault`` wherever it is met.
+        """
+
 
 class Inputs(Protocol):
     """A data set of the user's files; ``skipped`` names those that cannot be read."""

@@ -180,7 +180,7 @@ def test_captchas_of_a_website_are_understood():
 def test_reviews_are_understood():
     data = TextClassificationCSVDataModule(f"{real_data('nsmc')}/reviews.tsv", "document")
     data.prepare_data()
-    assert data.class_names == ["0", "1"] and data.texts.dropped == 0
+    assert data.class_names == ["0", "1"] and data.texts.dropped == []
     assert [data.texts.parts.count(part) for part in ("train", "val", "test")] == [64000, 8000, 8000]
 
 
