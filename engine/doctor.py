@@ -390,7 +390,7 @@ class Doctor(Callback):
         """Say of an ailment, once, that the training has it."""
         if not {said["ailment"] for said in self.said} & {name, *CAUSES.get(name, ())}:
             self.said.append({"ailment": name, "step": trainer.global_step, "says": line})
-            print_ailment(line)
+            print_ailment(line, behind_bar=True)
 
     def conclude(self, task: LightningModule, summary: dict[str, Any], tested: int) -> list[dict[str, Any]]:
         """Return all that was said and, where it is no cause, that a test on so many samples shows no gain."""

@@ -20,8 +20,10 @@ def print_first_lines(lines: dict[str, str]) -> None:
         console.print(value, markup=False)
 
 
-def print_ailment(says: str) -> None:
-    """Print what the doctor says, in lines of its own."""
+def print_ailment(says: str, behind_bar: bool = False) -> None:
+    """Print what the doctor says, in lines of its own; a progress bar on a terminal leaves its line open."""
+    if behind_bar and console.is_terminal:
+        console.print()
     for number, line in enumerate(says.splitlines()):
         print_first_lines({"" if number else "doctor": line})
 
