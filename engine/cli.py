@@ -21,6 +21,7 @@ from engine.arguments import DEFAULT, Arguments, allowed_imports
 from engine.checkpoints import AtomicCheckpointIO, read_checkpoint
 from engine.contract import Task
 from engine.devices import num_devices, together
+from engine.doctor import Doctor
 from engine.errors import Finding, UserError, gathering
 from engine.explain import user_line
 from engine.predictions import PredictionWriter
@@ -221,8 +222,9 @@ class CLI(LightningCLI):
             self.record = Record(steps)
             self.best, last = checkpointing(self.folder, cast(Task, self.model))
             self.watch = Watch(self.folder / "checkpoints" / "last.ckpt", self.config.fit.save_minutes, steps)
+            self.doctor = Doctor(steps)
             rates = [LearningRateMonitor()] if trainer.logger else []
-            kwargs["callbacks"] = [*configured, *rates, self.record, self.watch, self.best, last]
+            kwargs["callbacks"] = [self.doctor, *configured, *rates, self.record, self.watch, self.best, last]
             kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
         else:
             kwargs["enable_checkpointing"] = False

@@ -132,7 +132,8 @@ class Command(CLI):
                 # Not by ckpt_path: a callback that averages weights would put the raw ones in their place.
                 model.load_state_dict(read_checkpoint(best)["state_dict"])
                 trainer.test(model, datamodule=datamodule, verbose=False)
-                summary = summarize(trainer, model, datamodule, self.record, config.recipe, config.seed_everything)
+                measured = (self.record, self.doctor, config.recipe, config.seed_everything)
+                summary = summarize(trainer, model, datamodule, *measured)
                 print_closing(summary, folder)
         for logger in trainer.loggers:
             if isinstance(logger, DashboardLogger):

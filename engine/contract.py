@@ -12,6 +12,10 @@ class Task(Protocol):
     A task may also have ``monitor``, the name of what chooses the best checkpoint in the place of ``val/<primary>``; it
     is None where no held-out data may choose, and the last is the best.
 
+    What only the task knows of its ailments it may tell the doctor: ``ailments(values)`` gets the newest values under
+    their logged names, ``train/`` and ``val/``, and returns what is wrong, as names and lines. ``least_skill`` is the
+    skill, 0.05 without it, below which a training is called no better than its baseline.
+
     Its ``predict_step`` returns a record for every input of the batch: its ``path``, and pictures, texts or numbers
     under names of the task's choice.
 

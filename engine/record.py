@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, distributed
 
 from engine.contract import Task
+from engine.doctor import Doctor
 from engine.loggers import TableLogger
 from engine.pictures import curves, show
 from engine.runs import write_json
@@ -176,7 +177,13 @@ def skill(task: Task, metric: float, baseline: float) -> float:
 
 
 def summarize(
-    trainer: Trainer, task: LightningModule, datamodule: LightningDataModule, record: Record, recipe: str, seed: int
+    trainer: Trainer,
+    task: LightningModule,
+    datamodule: LightningDataModule,
+    record: Record,
+    doctor: Doctor,
+    recipe: str,
+    seed: int,
 ) -> dict[str, Any]:
     """Measure the baseline and the references beside the task, write ``summary.json`` and the curves, and return it."""
     folder = Path(trainer.default_root_dir)
@@ -207,6 +214,8 @@ def summarize(
         "precision": str(trainer.precision),
         "checkpoint": "checkpoints/best.ckpt",
     }
+    tests: Any = datamodule.test_dataloader()
+    summary["doctor"] = doctor.conclude(task, summary, len(tests.dataset))
     if trainer.is_global_zero:
         if (folder / "metrics.csv").exists():
             show(task, "curves", curves(folder / "metrics.csv"))

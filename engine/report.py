@@ -20,6 +20,14 @@ def print_first_lines(lines: dict[str, str]) -> None:
         console.print(value, markup=False)
 
 
+def print_ailment(says: str, behind_bar: bool = False) -> None:
+    """Print what the doctor says, in lines of its own; a progress bar on a terminal leaves its line open."""
+    if behind_bar and console.is_terminal:
+        console.print()
+    for number, line in enumerate(says.splitlines()):
+        print_first_lines({"" if number else "doctor": line})
+
+
 def resume_command(folder: Path) -> str:
     """Return the command that goes on with a run, with the settings it was started with."""
     return f"python {sys.argv[0]} fit --config {folder}/config.yaml --ckpt_path {folder}"
@@ -54,6 +62,8 @@ def print_closing(summary: dict[str, Any], folder: Path) -> None:
     minutes, seconds = divmod(round(summary["seconds"]), 60)
     speed = f"{summary['samples_per_second']:.0f} samples/s"
     console.print(f"skill {summary['skill']:.3f} (0 = baseline), {minutes} min {seconds} s of training, {speed}\n")
+    for said in summary["doctor"]:
+        print_ailment(said["says"])
     program = f"python {sys.argv[0]}"
     lines = {
         "pictures": f"{folder}/pictures/",

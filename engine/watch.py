@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from engine.doctor import lost_weights, origin
 from engine.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -43,10 +44,14 @@ class Watch(Callback):
         self.signum = 0
         self.handlers: dict[int, Any] = {}
         self.first_bad = torch.tensor(-1)  # first batch of the epoch whose loss was no number; on the net's device
+        self.batch: dict[str, Any] = {}  # the newest, and its number within the epoch
+        self.batch_idx = 0
+        self.at_once = False  # whether to look at every loss before the weights learn from it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
         self.first_bad = torch.tensor(-1, device=pl_module.device)
+        self.at_once = trainer.world_size == 1 and (pl_module.device.type == "cpu" or self.steps == 1)
         self.handlers = {signum: signal.signal(signum, self.handle) for signum in SIGNALS}
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
@@ -56,13 +61,21 @@ class Watch(Callback):
         self.signum = signum
         print("\nstopping behind a checkpoint; once more to quit at once", flush=True)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.batch, self.batch_idx = batch, batch_idx
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        bad = ~loss.detach().isfinite().all()
+        if not self.at_once:
+            self.first_bad = torch.where(bad & (self.first_bad < 0), self.batch_idx, self.first_bad)
+        elif bad:
+            self.at_once = False  # the step is taken again, to find out where it comes from
+            raise self.no_number(trainer, self.batch_idx, origin(trainer, pl_module, self.batch, self.batch_idx))
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor):
-            bad = ~loss.detach().isfinite().all() & (self.first_bad < 0)
-            self.first_bad = torch.where(bad, batch_idx, self.first_bad)
+        self.batch = {}
         logged = trainer.global_step % self.steps == 0
         if logged:
             self.check(trainer)
@@ -81,9 +94,11 @@ class Watch(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check(trainer)
+        self.check_weights(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check(trainer)
+        self.check_weights(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved = time.monotonic()
@@ -107,7 +122,18 @@ class Watch(Callback):
         """Stop before weights that are no numbers reach a checkpoint."""
         batch = int(trainer.strategy.reduce(self.first_bad.float(), reduce_op="max"))
         if batch >= 0:
+            advice = "look for odd values in the data, or lower the learning rate"
+            raise self.no_number(trainer, batch, f"{advice}; --trainer.log_every_n_steps 1 names sample and layer")
+
+    def check_weights(self, trainer: Trainer, task: LightningModule) -> None:
+        """Stop where the newest step has spoilt the weights, though its loss was a number."""
+        lost = lost_weights(trainer, task)
+        if trainer.strategy.reduce_boolean_decision(lost is not None, all=False):
             raise UserError(
-                f"the loss of batch {batch} of epoch {trainer.current_epoch} is not a finite number; the "
-                f"last checkpoint is from before. Look for odd values in the data, or lower the learning rate"
+                f"behind batch {self.batch_idx} of epoch {trainer.current_epoch} {lost or 'weights are lost'}"
             )
+
+    def no_number(self, trainer: Trainer, batch: int, why: str) -> UserError:
+        """Return the complaint about the loss of a batch of the epoch."""
+        line = f"the loss of batch {batch} of epoch {trainer.current_epoch} is not a finite number: {why}"
+        return UserError(f"{line}. The last checkpoint is from before" if self.last.exists() else line)

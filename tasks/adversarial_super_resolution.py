@@ -18,6 +18,7 @@ from engine.errors import UserError
 from engine.schedules import WarmupCosine, progress, scheduled
 from engine.turns import follow_schedules, in_turns, minimize
 from nets.cnn import CNN
+from tasks.adversarial_losses import discriminator_has_won
 from tasks.judges import taught
 from tasks.perceptual import EXEMPLARS, KINDS, PerceptualDistance, damaged, exemplars, lpips, vgg_distance
 from tasks.super_resolution import SuperResolutionTask, resized
@@ -223,6 +224,11 @@ class AdversarialSuperResolutionTask(SuperResolutionTask):
         pictures = torch.stack(shown).to(self.device)
         distances = self.judge(pictures, truth.to(self.device).expand_as(pictures))
         return super()._caption(shown, truth) + "\n" + ", ".join(f"{distance:.2f}" for distance in distances.tolist())
+
+    def ailments(self, values: dict[str, float]) -> dict[str, str]:
+        """Return what is wrong, as the logged values show it; nothing before the discriminator has come."""
+        loss, ranked_right = (values.get(f"train/{name}", 1.0) for name in ("discriminator", "ranked_right"))
+        return discriminator_has_won(self.loss, loss, ranked_right)
 
     def references(self, datamodule: Any) -> dict[str, dict[str, float]]:
         """Return the metrics of the net before the discriminator came."""

@@ -17,10 +17,11 @@ from torchmetrics.text import CharErrorRate
 
 from engine.errors import UserError
 from engine.pictures import grid, heatmap, picture_of, show
-from engine.schedules import WarmupCosine, scheduled
+from engine.schedules import WarmupCosine, progress, scheduled
 from nets.ctc import beam_search, greedy
 
 SHOWN = 8  # pictures in a row of samples
+ONLY_BLANKS = 0.999  # share of time steps
 
 
 class CaptchaOCRTask(LightningModule):
@@ -163,6 +164,16 @@ class CaptchaOCRTask(LightningModule):
                 "others": ", ".join(f"{self.text_of(torch.tensor(text))} {share:.4f}" for text, share in others[:3]),
             }
         ]
+
+    def ailments(self, values: dict[str, float]) -> dict[str, str]:
+        """Return what is wrong: that nothing is read, once half the training is over. Every training begins so."""
+        if values["val/blank_rate"] < ONLY_BLANKS or progress(self.trainer, self.global_step) < 0.5:
+            return {}
+        return {
+            "only_blanks": f"the net reads nothing: {values['val/blank_rate']:.1%} of its answers are blanks\n"
+            "every training begins so: train longer (--trainer.max_epochs), with more pictures, or with another "
+            "--model.optimizer.lr"
+        }
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of always answering with the most frequent text of the training part."""

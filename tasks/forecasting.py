@@ -46,6 +46,7 @@ class ForecastingTask(LightningModule):
 
     primary = "relative_mae"
     perfect = 0.0
+    least_skill = -0.1  # to be as good as persistence is no ailment: nothing better is known of prices
     size: Tensor
     spread: Tensor
 

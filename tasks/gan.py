@@ -22,7 +22,7 @@ from engine.pictures import grid, picture_of, show
 from engine.schedules import WarmupCosine, scheduled
 from engine.turns import follow_schedules, in_turns, minimize
 from nets.cnn import CNN
-from tasks.adversarial_losses import discriminator_loss, generator_loss, slope_penalty
+from tasks.adversarial_losses import discriminator_has_won, discriminator_loss, generator_loss, slope_penalty
 from tasks.differentiable_augmentation import augmented
 from tasks.judges import TURNS, pictures_of, taught
 from tasks.latents import NamedLatents, between, latents, latents_for
@@ -264,6 +264,10 @@ class GANTask(LightningModule):
                 search.step()
         error, place = errors(z).min(0)
         return self(z[place][None])[0].float().detach(), float(error.detach().sqrt())
+
+    def ailments(self, values: dict[str, float]) -> dict[str, str]:
+        """Return what is wrong, as the logged values show it."""
+        return discriminator_has_won(self.loss, values["train/loss"], values["train/ranked_right"])
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the distance of noise around the mean training picture, blurred."""

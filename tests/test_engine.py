@@ -60,7 +60,7 @@ def test_fit_leaves_a_complete_run_folder(tasklight):
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary) == {
         *("recipe", "task", "primary", "metrics", "baseline", "skill", "references", "epochs", "steps", "seconds"),
-        *("samples_per_second", "peak_memory_mb", "parameters", "seed", "device", "precision", "checkpoint"),
+        *("samples_per_second", "peak_memory_mb", "parameters", "seed", "device", "precision", "checkpoint", "doctor"),
     }
     assert summary["recipe"] == "unet" and summary["primary"] == "test/iou" and summary["epochs"] == 1
     assert summary["steps"] == 4 and summary["seed"] == 0
