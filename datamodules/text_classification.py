@@ -167,6 +167,10 @@ class TextClassificationDataModule(LightningDataModule):
         texts = [(f"prompt {number}", prompt) for number, prompt in enumerate(prompts, start=1)]
         return UnlabelledTexts(texts, [], Tokenizer.from_str(self.tokenizer), self.context, [])
 
+    def preparation(self) -> dict[str, Any]:
+        how = "the first tokens of the text, at most context, filled up with the number behind the last token"
+        return {"how": how, "kind": self.kind, "context": self.context}
+
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer}
 

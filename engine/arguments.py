@@ -18,6 +18,7 @@ VERBS = {
     "validate": "measure a checkpoint on the validation part",
     "test": "measure a checkpoint on the test part",
     "predict": "apply a checkpoint to the files given by --input, or continue the texts given by --prompt",
+    "export": "write the net of a checkpoint as ONNX, for programs without PyTorch",
     "list": "list the recipes",
 }
 # What a config may name. A class path in a file imports its module before anything is checked, and a file may come from

@@ -34,7 +34,24 @@ FACTS = (
     *("charset", "tokenizer", "source_tokenizer", "target_tokenizer"),
 )
 
+WITHOUT_DATA = ("predict", "export")  # verbs that need no data of the training
+
 FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
+
+
+class Verbs(Trainer):
+    """A trainer that has a method for every verb of ours, from which LightningCLI takes its arguments."""
+
+    def export(
+        self, model: LightningModule, datamodule: LightningDataModule | None = None, ckpt_path: str | None = None
+    ) -> None:
+        """Write the net of a checkpoint as ONNX, for programs without PyTorch.
+
+        Args:
+            model: The task.
+            datamodule: Its data.
+            ckpt_path: ``best`` or ``last`` of the newest run of the recipe, a run folder, or a checkpoint.
+        """
 
 
 class CLI(LightningCLI):
@@ -55,6 +72,7 @@ class CLI(LightningCLI):
         super().__init__(
             LightningModule,
             LightningDataModule,
+            trainer_class=Verbs,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,  # written in before_instantiate_classes, into the run folder
@@ -75,6 +93,7 @@ class CLI(LightningCLI):
             "validate": unused | {"verbose"},
             "test": unused | {"verbose"},
             "predict": unused | {"return_predictions"},
+            "export": unused,
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -98,12 +117,12 @@ class CLI(LightningCLI):
             parser.link_arguments("data", target, compute_fn=partial(self.fact, name=fact), apply_on="instantiate")
 
     def fact(self, data: LightningDataModule, name: str) -> Any:
-        """Return what the data know; a prediction, which has no training data, asks the checkpoint."""
+        """Return what the data know; where there are no training data, the checkpoint does."""
         task = self.config[self.arguments.verb].model
         wanted = signature(cast(Callable, locate(task.class_path))).parameters.get(name)
         if wanted is None:
             return None  # the link is dropped
-        if self.arguments.verb == "predict":
+        if self.arguments.verb in WITHOUT_DATA:
             return self.checkpoint["hyper_parameters"][name]
         if not hasattr(type(data), name) and not hasattr(data, name):
             if wanted.default is not Parameter.empty:  # the task can do without
@@ -162,7 +181,7 @@ class CLI(LightningCLI):
             super().instantiate_classes()
             # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
             self.model.to(memory_format=torch.channels_last)
-            if self.arguments.verb != "predict":
+            if self.arguments.verb not in WITHOUT_DATA:
                 self.datamodule.prepare_data()
         except (Exception, KeyboardInterrupt):
             self.forget()
@@ -182,6 +201,8 @@ class CLI(LightningCLI):
         configured = trainer.callbacks or []
         if self.arguments.verb == "predict":
             kwargs["devices"] = 1  # files are written by one
+        elif self.arguments.verb == "export":
+            kwargs |= {"accelerator": "cpu", "devices": 1, "strategy": "auto", "precision": "32-true"}
         elif trainer.strategy == "auto" and num_devices(trainer.accelerator, trainer.devices) > 1:
             kwargs["strategy"] = together()
             kwargs["use_distributed_sampler"] = False  # ours share the work themselves

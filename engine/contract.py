@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+Example = dict[str, tuple[str, Tensor]]  # inputs by name: a letter for every axis, as in CONTRIBUTING.md, and values
 
 
 class Task(Protocol):
@@ -15,6 +18,9 @@ class Task(Protocol):
     Its ``predict_step`` returns a record for every input of the batch: its ``path``, and pictures, texts or numbers
     under names of the task's choice.
 
+    ``export`` writes down its ``forward``, or the method that ``exports`` names where that is not yet what a program
+    asks for.
+
     Attributes:
         primary: Name of the metric by which the best checkpoint is chosen, logged as ``val/<primary>`` and
             ``test/<primary>``.
@@ -25,6 +31,9 @@ class Task(Protocol):
     primary: str
     perfect: float
     net: Any
+
+    def example(self, datamodule: LightningDataModule) -> Example:
+        """Return two inputs such as the exported method takes, with values that it may get."""
 
     def baseline(self, datamodule: LightningDataModule) -> dict[str, float]:
         """Return what a naive method reaches on the test part, under the keys of the task's own metrics."""
@@ -41,6 +50,9 @@ class Predictable(Protocol):
 
     def predict_dataset(self, paths: list[Path]) -> "Inputs":
         """Return the user's files, prepared like the training data; touches no training data."""
+
+    def preparation(self) -> dict[str, Any]:
+        """Return what ``predict_dataset`` does to a file, for programs that use an export: ``how``, and its numbers."""
 
 
 class Inputs(Protocol):

@@ -258,6 +258,10 @@ class GANTask(LightningModule):
         error, place = errors(z).min(0)
         return self(z[place][None])[0].float().detach(), float(error.detach().sqrt())
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two latent vectors."""
+        return {"z": ("BD", torch.randn(2, self.latent_dim))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the distance of noise around the mean training picture, blurred."""
         pictures = pictures_of(datamodule, "train")[0] / 255
