@@ -185,7 +185,7 @@ class CaptchaDataModule(LightningDataModule):
             "upright, grey, stretched to height x width by Pillow's BOX from higher ones, else BILINEAR; divided by 255"
         )
         height, width = self.restored.get("size", self.size)
-        return {"how": how, "channels": 1, "height": height, "width": width}
+        return {"kind": "stretched", "how": how, "channels": 1, "height": height, "width": width}
 
     def state_dict(self) -> dict[str, Any]:
         return {"size": list(self.size)}

@@ -82,5 +82,5 @@ class DigitsDataModule(ClassificationDataModule):
         return UnlabelledPictures(find_pictures(paths), like_mnist)
 
     def preparation(self) -> dict[str, Any]:
-        how = "a digit, white on black, in a box of BOX pixels, centred by its mass in SIDE x SIDE; divided by 255"
-        return {"how": how.replace("BOX", str(BOX)).replace("SIDE", str(SIDE)), "channels": 1, "size": SIDE}
+        how = "a digit, made white on black, as large as the box, its centre of mass in the middle; divided by 255"
+        return {"kind": "digit", "how": how, "channels": 1, "size": SIDE, "box": BOX}

@@ -188,7 +188,7 @@ class ClassificationDataModule(LightningDataModule):
 
     def preparation(self) -> dict[str, Any]:
         how = "upright, the middle square at one size: by Pillow's BOX from larger ones, else BILINEAR; divided by 255"
-        return {"how": how, "channels": self.in_channels, "size": self.image_size}
+        return {"kind": "square", "how": how, "channels": self.in_channels, "size": self.image_size}
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_channels": self.in_channels, "size": self.image_size}

@@ -164,7 +164,7 @@ class PhotosDataModule(LightningDataModule):
         return {"image": image}
 
     def preparation(self) -> dict[str, Any]:
-        return {"how": "upright, at its own size, divided by 255", "channels": self.in_channels}
+        return {"kind": "whole", "how": "upright, at its own size, divided by 255", "channels": self.in_channels}
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_channels": self.in_channels}

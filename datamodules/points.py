@@ -87,4 +87,9 @@ class XorDataModule(LightningDataModule):
         return UnlabelledTables(find_tables(paths), COLUMNS)
 
     def preparation(self) -> dict[str, Any]:
-        return {"how": HOW, "missing": list(MISSING), "columns": [asdict(column) for column in COLUMNS]}
+        return {
+            "kind": "table",
+            "how": HOW,
+            "missing": list(MISSING),
+            "columns": [asdict(column) for column in COLUMNS],
+        }

@@ -176,7 +176,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def preparation(self) -> dict[str, Any]:
         how = "upright, by Pillow's BOX so that no side is longer than max_side; divided by 255"
-        return {"how": how, "channels": self.in_channels, "max_side": self.max_side}
+        return {"kind": "limited", "how": how, "channels": self.in_channels, "max_side": self.max_side}
 
     def state_dict(self) -> dict[str, Any]:
         return {"in_channels": self.in_channels, "max_side": self.max_side}

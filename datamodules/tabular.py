@@ -299,7 +299,12 @@ class TabularDataModule(LightningDataModule):
         return UnlabelledTables(find_tables(paths), self.columns)
 
     def preparation(self) -> dict[str, Any]:
-        return {"how": HOW, "missing": list(MISSING), "columns": [asdict(column) for column in self.columns]}
+        return {
+            "kind": "table",
+            "how": HOW,
+            "missing": list(MISSING),
+            "columns": [asdict(column) for column in self.columns],
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"columns": [asdict(column) for column in self.columns]}

@@ -142,7 +142,7 @@ class TextDataModule(LightningDataModule):
         return Prompts(texts, Tokenizer.from_str(self.tokenizer), [])
 
     def preparation(self) -> dict[str, Any]:
-        return {"how": "the tokens of the text; token 0 where there are none", "kind": self.kind}
+        return {"kind": self.kind, "how": "the tokens of the text; token 0 where there are none"}
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer}

@@ -169,7 +169,7 @@ class TextClassificationDataModule(LightningDataModule):
 
     def preparation(self) -> dict[str, Any]:
         how = "the first tokens of the text, at most context, filled up with the number behind the last token"
-        return {"how": how, "kind": self.kind, "context": self.context}
+        return {"kind": self.kind, "how": how, "context": self.context}
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer}

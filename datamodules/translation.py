@@ -113,7 +113,7 @@ class TranslationDataModule(LightningDataModule):
         return Sentences(sentences, Tokenizer.from_str(self.source_tokenizer), [])
 
     def preparation(self) -> dict[str, Any]:
-        return {"how": f"the tokens of a sentence and {END}; a translation begins with {BEGIN}", "kind": self.kind}
+        return {"kind": self.kind, "how": f"the tokens of a sentence and {END}; a translation begins with {BEGIN}"}
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizers": self.tokenizers}

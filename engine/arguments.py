@@ -79,6 +79,11 @@ def arrange(argv: list[str]) -> Arguments:
         checkpoint = find_checkpoint(wanted or str(run or prefer), recipe, prefer)
         folder = folder_of(checkpoint)
         if folder and verb != "fit":
+            trained = recipe_of(folder / "config.yaml")
+            if configs and not named and recipe != trained:
+                raise UserError(
+                    f"the checkpoint {checkpoint} is of the recipe {trained}, not {recipe}: leave out --config"
+                )
             configs = [folder / "config.yaml", *configs[1:]]
             recipe = recipe_of(configs[0])
         elif not configs:

@@ -52,7 +52,10 @@ class Predictable(Protocol):
         """Return the user's files, prepared like the training data; touches no training data."""
 
     def preparation(self) -> dict[str, Any]:
-        """Return what ``predict_dataset`` does to a file, for programs that use an export: ``how``, and its numbers."""
+        """Return what ``predict_dataset`` does to a file, for programs that use an export.
+
+        It has a ``kind``, how it is done in words (``how``), and the numbers of it.
+        """
 
 
 class Inputs(Protocol):

@@ -62,15 +62,11 @@ def export(task: LightningModule, example: Example, folder: Path, facts: dict[st
         UserError: The answers differ from PyTorch's by more than ``LARGEST_ERROR``.
     """
     used = Used(task).eval()
-    scratch = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
     model = translated(exportable(used), example)
     error = check(used, example, model)
     if not error <= LARGEST_ERROR:
         raise UserError(f"ONNX Runtime answers otherwise than PyTorch: the largest error is {error:.1e}")
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, scratch / "model.onnx")
     content = {
         **facts,
         "does": (getdoc(getattr(task, used.method)) or "").partition("\n")[0],
@@ -79,6 +75,10 @@ def export(task: LightningModule, example: Example, folder: Path, facts: dict[st
         "opset": model.opset_import[0].version,
         "max_error": error,
     }
+    scratch = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    onnx.save(model, scratch / "model.onnx")
     write_json(scratch / "model.json", content)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
@@ -86,18 +86,26 @@ def export(task: LightningModule, example: Example, folder: Path, facts: dict[st
 
 
 def translated(module: nn.Module, example: Example) -> onnx.ModelProto:
-    """Return a module as an ONNX model whose open axes may have any length, but where the net is made for one."""
+    """Return a module as an ONNX model whose open axes may have any length, but where the net is made for one.
+
+    Raises:
+        UserError: PyTorch's exporter does not know how.
+    """
     free = [{i: Dim.AUTO for i, axis in enumerate(axes) if axis in FREE} for axes, _ in example.values()]
-    with silence():
-        program = torch.onnx.export(
-            module,
-            tuple(value for _, value in example.values()),
-            input_names=list(example),
-            output_names=["output"],
-            dynamic_shapes=(tuple(free),),
-            dynamo=True,
-            verbose=False,
-        )
+    try:
+        with silence():
+            program = torch.onnx.export(
+                module,
+                tuple(value for _, value in example.values()),
+                input_names=list(example),
+                output_names=["output"],
+                dynamic_shapes=(tuple(free),),
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise UserError(f"PyTorch cannot write this net as ONNX: {reason}") from error
     model = cast(Any, program).model_proto
     names: dict[str, str] = {}
     for value in model.graph.input:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import consumers
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,7 @@ from engine.watch import Watch
 NAMES = [path.stem for path in recipes()]
 TASKS = {path.stem: yaml.safe_load(path.read_text())["model"]["class_path"] for path in reversed(recipes())}
 FIRST = {task: name for name, task in TASKS.items()}.values()  # a recipe of every task
+EXPORTED = ("xor", "text_lstm")
 EPOCHS = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
 
 
@@ -224,6 +226,25 @@ def test_loads_safely_and_alone(finished):
     task = getattr(sys.modules[module], name).load_from_checkpoint(path, weights_only=True)
     for key, value in task.state_dict().items():
         assert torch.equal(value, checkpoint["state_dict"][key])
+
+
+@pytest.mark.parametrize(  # the exporter takes long for large nets: plain pytest proves it for two small ones
+    "recipe",
+    [
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name in EXPORTED else [pytest.mark.slow])])
+        for name in NAMES
+    ],
+    indirect=True,
+)
+@pytest.mark.promise(12, "exports, and programs without PyTorch answer the same")
+def test_exports(recipe, tasklight, finished, tmp_path):
+    code, out, err = tasklight("export", "--config", config(recipe))
+    assert code == 0, err
+    content = json.loads((finished / "export" / "model.json").read_text("utf-8"))
+    assert f"largest error {content['max_error']:.1e}" in out and content["max_error"] <= 1e-4
+    for given in content["inputs"]:
+        assert given["shape"][0] == "batch"
+    consumers.compare(recipe, tasklight, tmp_path)
 
 
 @pytest.mark.slow
