@@ -15,6 +15,8 @@ from conftest import ROOT
 from PIL import Image
 from recipes import RECIPES
 
+from datamodules.captcha_generator import Drawn
+
 PROMPTS = ["The import statement", "in 3 weeks, (e.g. 7 kilometers) it wasn't _sure_: café €5?"]
 LENGTH = 40  # tokens that a text goes on for
 
@@ -46,10 +48,9 @@ def typed(folder: Path, program: str, *arguments: str) -> str:
     return printed.getvalue()
 
 
-def compare(recipe: str, tasklight: Callable, scratch: Path) -> None:
-    """Assert that a program of the page answers as ``predict`` does, given the newest run and its export."""
-    program, folder, run = program_of(recipe), f"runs/{recipe}/0/export", ["predict", "--ckpt_path", f"runs/{recipe}/0"]
-    predictions = Path(f"runs/{recipe}/0/predictions")
+def compare(recipe: str, run: Path, tasklight: Callable, scratch: Path) -> None:
+    """Assert that a program of the page, given a run's export, answers as ``predict`` does."""
+    program, predictions = program_of(recipe), run / "predictions"
     greedy = {"continue.py": ["--model.temperature", "0", "--model.length", str(LENGTH)]}
     greedy["translate.py"] = ["--model.beam", "1"]
     prompts = {"generate.py": ["one", "two"], "guess.py": ["The [MASK] statement [MASK], isn't it?"]}
@@ -57,9 +58,10 @@ def compare(recipe: str, tasklight: Callable, scratch: Path) -> None:
         inputs = prompts.get(program, PROMPTS)
         flags = ["--prompt", *inputs]
     else:
-        flags = ["--input", *RECIPES[recipe].inputs(scratch / "inputs")]
+        write = training_captchas if program == "read.py" else RECIPES[recipe].inputs
+        flags = ["--input", *write(scratch / "inputs")]
         inputs = sorted(map(str, (scratch / "inputs").iterdir()))
-    code, _, err = tasklight(*run, *flags, *greedy.get(program, []))
+    code, _, err = tasklight("predict", "--ckpt_path", str(run), *flags, *greedy.get(program, []))
     assert code == 0, err
     with (predictions / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -69,11 +71,12 @@ def compare(recipe: str, tasklight: Callable, scratch: Path) -> None:
         ours = str(scratch / "ours.png")
         further = [ours] if program in ("segment.py", "restore.py", "generate.py") else []
         further += [str(LENGTH)] if program == "continue.py" else []
-        said = typed(scratch, program, folder, given, *further)
+        said = typed(scratch, program, str(run / "export"), given, *further)
         if program in ("classify.py", "classify_text.py"):
             same_shares(said.rsplit(maxsplit=1), [row["class"], row["probability"]])
         elif program == "read.py":
             text, _, share = said.strip("\n").rpartition(" ")
+            assert text  # else there would be nothing to compare
             same_shares([text, share], [row["text"], row["probability"]])
         elif program == "fill.py":
             columns = [name for name in ("prediction", "probability") if name in table(predictions, row)[0]]
@@ -91,7 +94,16 @@ def compare(recipe: str, tasklight: Callable, scratch: Path) -> None:
             apart = np.abs(one - other)  # a rounding may fall to the other side
             assert apart.max() <= 1 and (apart > 0).mean() < 0.001
         else:
+            assert len(set(said.removeprefix(given))) > 3
             assert said.removesuffix("\n") == row["translation" if program == "translate.py" else "text"]
+
+
+def training_captchas(folder: Path) -> list[str]:
+    """Write pictures that a net has learned by heart."""
+    folder.mkdir()
+    for number, (_, pixels) in enumerate(Drawn("train", 3, (48, 128))[i] for i in range(3)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return [str(folder)]
 
 
 def table(predictions: Path, row: dict[str, str]) -> list[dict[str, str]]:
