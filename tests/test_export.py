@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import ROOT
+from lightning import LightningModule
 from recipes import RECIPES
 from test_engine import one_line
 from torch import nn
@@ -76,13 +77,27 @@ def test_recurrent_layers_read_any_length():
     torch.manual_seed(0)
     net = Recurrent().eval()
     example = {"x": ("BTC", torch.randn(2, 6, 3)), "start": ("CBD", torch.randn(4, 2, 6))}
-    model = engine.export.translated(exportable(net), example)
+    model = engine.export.translated(exportable(net), example, "BT")
     session = onnxruntime.InferenceSession(model.SerializeToString())
     for batch, length in ((1, 1), (3, 17)):
         inputs = torch.randn(batch, length, 3), torch.randn(4, batch, 6)
         (answer,) = session.run(None, dict(zip(("x", "start"), map(torch.Tensor.numpy, inputs), strict=True)))
         np.testing.assert_allclose(answer, net(*inputs).detach().numpy(), atol=1e-4)
     assert isinstance(net.gru, nn.GRU)  # the net itself is as it was
+
+
+class Fixed(LightningModule):
+    """A task whose net takes pictures of one size."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.shape[2] != 8:
+            raise ValueError("8 pixels, no more and no less")
+        return image.sum(1)
+
+
+def test_a_net_for_one_size_leaves_the_batch_open(tmp_path):
+    content = engine.export.export(Fixed(), {"image": ("BCHW", torch.rand(2, 3, 8, 8))}, tmp_path / "export", {})
+    assert content["inputs"][0]["shape"] == ["batch", 3, 8, 8]
 
 
 class Undecided(nn.Module):
@@ -94,7 +109,7 @@ class Undecided(nn.Module):
 
 def test_a_net_that_cannot_be_exported_is_refused():
     with pytest.raises(UserError, match="PyTorch cannot write this net as ONNX"):
-        engine.export.translated(Undecided(), {"x": ("BC", torch.zeros(2, 3))})
+        engine.export.translated(Undecided(), {"x": ("BC", torch.zeros(2, 3))}, "B")
 
 
 def test_an_export_that_answers_otherwise_is_refused(tasklight, trained, monkeypatch):
