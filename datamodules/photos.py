@@ -181,6 +181,9 @@ class PhotosDataModule(LightningDataModule):
             image = random_symmetry(image, self.turn, generator_for(batch["seed"], image.device))
         return {"image": image}
 
+    def preparation(self) -> dict[str, Any]:
+        return {"kind": "whole", "how": "upright, at its own size, divided by 255", "channels": self.in_channels}
+
     def state_dict(self) -> dict[str, Any]:
         return {"in_channels": self.in_channels}
 

@@ -1,5 +1,6 @@
 """XOR: the four rows on which a single layer fails (Minsky and Papert 1969)."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import ordered, shuffled
-from datamodules.table_columns import Column, UnlabelledTables, find_tables
+from datamodules.csv_files import MISSING
+from datamodules.table_columns import HOW, Column, UnlabelledTables, find_tables
 
 ROWS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 LABELS = torch.tensor([0, 1, 1, 0])  # whether exactly one of both is 1
+COLUMNS = [Column("a", median=0.0), Column("b", median=0.0)]  # of the user's files
 
 
 class XorRows(Dataset[dict[str, Tensor]]):
@@ -82,4 +85,12 @@ class XorDataModule(LightningDataModule):
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files with the columns ``a`` and ``b`` as a data set for ``predict_step``."""
-        return UnlabelledTables(find_tables(paths), [Column("a", median=0.0), Column("b", median=0.0)])
+        return UnlabelledTables(find_tables(paths), COLUMNS)
+
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "kind": "table",
+            "how": HOW,
+            "missing": list(MISSING),
+            "columns": [asdict(column) for column in COLUMNS],
+        }

@@ -175,6 +175,10 @@ class SegmentationDataModule(LightningDataModule):
             mask = warped(mask[:, None].float(), grid, mode="nearest")[:, 0].long()
         return {"image": image, "mask": mask}
 
+    def preparation(self) -> dict[str, Any]:
+        how = "upright, by Pillow's BOX so that no side is longer than max_side; divided by 255"
+        return {"kind": "limited", "how": how, "channels": self.in_channels, "max_side": self.max_side}
+
     def state_dict(self) -> dict[str, Any]:
         return {"in_channels": self.in_channels, "max_side": self.max_side}
 

@@ -11,6 +11,13 @@ from torch.utils.data import Dataset
 from datamodules.csv_table import Table, read_csv
 from engine.errors import UserError, fault, some
 
+# What ``encoded`` does, for programs that use an export.
+HOW = (
+    "for every column: of categories, 1 for the one of the cell, else 0; of numbers, the number, its median where the "
+    "cell is missing; where there is a lowest, the root of the distance from it, at least 0; where it says missing, "
+    "1 if the cell is, else 0. A cell is missing if it is one of those listed, in any case; commas separate cells"
+)
+
 
 @dataclass
 class Column:

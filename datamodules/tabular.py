@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import ordered, shuffled
+from datamodules.csv_files import MISSING
 from datamodules.csv_table import Table, join, read_csv
 from datamodules.picture_store import PARTS, split_by_content
-from datamodules.table_columns import Column, UnlabelledTables, encoded, find_tables, notes, refuse_text
+from datamodules.table_columns import HOW, Column, UnlabelledTables, encoded, find_tables, notes, refuse_text
 from engine.errors import UserError, fault, note, some
 
 FAULTY = 0.1  # share of text up to which a column still is one of numbers, with faults in it
@@ -362,6 +363,14 @@ class TabularDataModule(LightningDataModule):
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files, and those in folders, as a data set for ``predict_step``."""
         return UnlabelledTables(find_tables(paths), self.columns)
+
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "kind": "table",
+            "how": HOW,
+            "missing": list(MISSING),
+            "columns": [asdict(column) for column in self.columns],
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"columns": [asdict(column) for column in self.columns]}

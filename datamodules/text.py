@@ -170,6 +170,9 @@ class TextDataModule(LightningDataModule):
         texts = {f"prompt {number}": prompt for number, prompt in enumerate(prompts, start=1)}
         return Prompts(texts, Tokenizer.from_str(self.tokenizer), [])
 
+    def preparation(self) -> dict[str, Any]:
+        return {"kind": self.kind, "how": "the tokens of the text; token 0 where there are none"}
+
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer}
 

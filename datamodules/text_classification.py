@@ -199,6 +199,10 @@ class TextClassificationDataModule(LightningDataModule):
         texts = [(f"prompt {number}", prompt) for number, prompt in enumerate(prompts, start=1)]
         return UnlabelledTexts(texts, [], Tokenizer.from_str(self.tokenizer), self.context, [])
 
+    def preparation(self) -> dict[str, Any]:
+        how = "the first tokens of the text, at most context, filled up with the number behind the last token"
+        return {"kind": self.kind, "how": how, "context": self.context}
+
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer}
 

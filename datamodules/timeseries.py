@@ -274,6 +274,11 @@ class TimeSeriesCSVDataModule(LightningDataModule):
                 raise UserError(f"{path} does not exist")
         return SeriesFiles(paths, (self.target, self.time, self.features), self.window, self.horizon)
 
+    def preparation(self) -> dict[str, Any]:
+        how = "the last rows in the order of time: series of the features, past of the target"
+        columns = {"time": self.time, "features": self.features, "target": self.target}
+        return {"kind": "series", "how": how, "window": self.window, "horizon": self.horizon, **columns}
+
     def state_dict(self) -> dict[str, Any]:
         return {"num_features": self.num_features, "window": self.window, "horizon": self.horizon}
 

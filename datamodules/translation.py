@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batches import ResumableLoader, batched, shuffled
 from datamodules.picture_store import PARTS, split_by_content
-from datamodules.sentence_pairs import SPECIAL, BucketedBatches, Pairs, SentencePairs, Sentences
+from datamodules.sentence_pairs import BEGIN, END, SPECIAL, BucketedBatches, Pairs, SentencePairs, Sentences
 from datamodules.text import find_texts, read_text
 from datamodules.tokenization import UNKNOWN, Kind, kept_tokenizer
 from engine.errors import UserError, fault, note
@@ -150,6 +150,9 @@ class TranslationDataModule(LightningDataModule):
         """Return sentences that were typed."""
         sentences = [(f"prompt {number}", prompt) for number, prompt in enumerate(prompts, start=1)]
         return Sentences(sentences, Tokenizer.from_str(self.source_tokenizer), [])
+
+    def preparation(self) -> dict[str, Any]:
+        return {"kind": self.kind, "how": f"the tokens of a sentence and {END}; a translation begins with {BEGIN}"}
 
     def state_dict(self) -> dict[str, Any]:
         return {"tokenizers": self.tokenizers}

@@ -19,6 +19,7 @@ VERBS = {
     "test": "measure a checkpoint on the test part",
     "predict": "apply a checkpoint to the files given by --input, or continue the texts given by --prompt",
     "check": "look at the data without training: what is broken, what is odd, what they are like",
+    "export": "write the net of a checkpoint as ONNX, for programs without PyTorch",
     "list": "list the recipes",
 }
 # What a config may name. A class path in a file imports its module before anything is checked, and a file may come from
@@ -83,6 +84,11 @@ def arrange(argv: list[str]) -> Arguments:
         checkpoint = find_checkpoint(wanted or str(run or prefer), recipe, prefer)
         folder = folder_of(checkpoint)
         if folder and verb != "fit":
+            trained = recipe_of(folder / "config.yaml")
+            if configs and not named and recipe != trained:
+                raise UserError(
+                    f"the checkpoint {checkpoint} is of the recipe {trained}, not {recipe}: leave out --config"
+                )
             configs = [folder / "config.yaml", *configs[1:]]
             recipe = recipe_of(configs[0])
         elif not configs:

@@ -36,6 +36,8 @@ FACTS = (
     *("charset", "tokenizer", "source_tokenizer", "target_tokenizer"),
 )
 
+WITHOUT_DATA = ("predict", "export")  # verbs that need no data of the training
+
 FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
 
 
@@ -44,6 +46,17 @@ class Verbs(Trainer):
 
     def check(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
         """Look at the data without training; ``ckpt_path`` may stand in the config of a run, but is not read."""
+
+    def export(
+        self, model: LightningModule, datamodule: LightningDataModule | None = None, ckpt_path: str | None = None
+    ) -> None:
+        """Write the net of a checkpoint as ONNX, for programs without PyTorch.
+
+        Args:
+            model: The task.
+            datamodule: Its data.
+            ckpt_path: ``best`` or ``last`` of the newest run of the recipe, a run folder, or a checkpoint.
+        """
 
 
 class CLI(LightningCLI):
@@ -88,6 +101,7 @@ class CLI(LightningCLI):
             "test": unused | {"verbose"},
             "predict": unused | {"return_predictions"},
             "check": unused,
+            "export": unused,
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -111,12 +125,12 @@ class CLI(LightningCLI):
             parser.link_arguments("data", target, compute_fn=partial(self.fact, name=fact), apply_on="instantiate")
 
     def fact(self, data: LightningDataModule, name: str) -> Any:
-        """Return what the data know; a prediction, which has no training data, asks the checkpoint."""
+        """Return what the data know; where there are no training data, the checkpoint does."""
         task = self.config[self.arguments.verb].model
         wanted = signature(cast(Callable, locate(task.class_path))).parameters.get(name)
         if wanted is None:
             return None  # the link is dropped
-        if self.arguments.verb == "predict":
+        if self.arguments.verb in WITHOUT_DATA:
             return self.checkpoint["hyper_parameters"][name]
         if not hasattr(type(data), name) and not hasattr(data, name):
             if wanted.default is not Parameter.empty:  # the task can do without
@@ -179,7 +193,7 @@ class CLI(LightningCLI):
                 super().instantiate_classes()
                 # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
                 self.model.to(memory_format=torch.channels_last)
-                if self.arguments.verb != "predict":
+                if self.arguments.verb not in WITHOUT_DATA:
                     self.datamodule.prepare_data()
         except (Exception, KeyboardInterrupt):
             self.forget()
@@ -214,6 +228,8 @@ class CLI(LightningCLI):
         configured = trainer.callbacks or []
         if self.arguments.verb in ("predict", "check"):
             kwargs["devices"] = 1  # files are written by one
+        elif self.arguments.verb == "export":
+            kwargs |= {"accelerator": "cpu", "devices": 1, "strategy": "auto", "precision": "32-true"}
         elif trainer.strategy == "auto" and num_devices(trainer.accelerator, trainer.devices) > 1:
             kwargs["strategy"] = together()
             kwargs["use_distributed_sampler"] = False  # ours share the work themselves

@@ -1,5 +1,6 @@
 """The verbs: what a command does with its task, data and trainer, and how it ends."""
 
+import json
 import logging
 import os
 import shlex
@@ -17,7 +18,7 @@ from engine.arguments import arrange
 from engine.check import Report, examine
 from engine.check_page import print_report, write_page
 from engine.checkpoints import read_checkpoint
-from engine.cli import CLI, FOLDER_OF_RUN
+from engine.cli import CLI, FACTS, FOLDER_OF_RUN, WITHOUT_DATA
 from engine.contract import Predictable, Task
 from engine.devices import is_first
 from engine.errors import UserError, some
@@ -82,7 +83,7 @@ class Command(CLI):
         lines = {"recipe": self.arguments.recipe}
         if self.arguments.checkpoint:
             lines["checkpoint"] = str(self.arguments.checkpoint)
-        if self.arguments.verb != "predict":
+        if self.arguments.verb not in WITHOUT_DATA:
             lines["data"] = str(self.datamodule)
         lines["net"] = f"{type(cast(Task, task).net).__name__}, {parameters:,} parameters"
         lines["device"] = f"{device}, precision {trainer.precision}"
@@ -196,3 +197,29 @@ class Command(CLI):
         write_page(report, lines, page)
         if report.broken:
             raise SystemExit(1)
+
+    def export(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
+        """Write a checkpoint's net, and what a program must know to use it, and check it in ONNX Runtime."""
+        from engine.export import export  # what it needs takes seconds to import
+
+        self.first_lines()
+        data, task, checkpoint = cast(Predictable, datamodule), cast(Task, model), Path(ckpt_path)
+        datamodule.load_state_dict(self.checkpoint.get(type(datamodule).__qualname__, {}))  # some have no state
+        model.on_load_checkpoint(self.checkpoint)
+        model.load_state_dict(self.checkpoint["state_dict"])
+        known = self.checkpoint["hyper_parameters"]
+        facts = {
+            name: json.loads(known[name]) if name.endswith("tokenizer") else known[name]
+            for name in FACTS
+            if known.get(name) is not None
+        }
+        about = {"recipe": self.arguments.recipe, "task": type(task).__name__, "checkpoint": checkpoint.name}
+        folder = self.folder / "export" if self.folder else checkpoint.with_name(f"{checkpoint.stem}_export")
+        content = export(model, task.example(datamodule), folder, {**about, "preparation": data.preparation(), **facts})
+        kilobytes = (folder / "model.onnx").stat().st_size / 1000
+        print_first_lines(
+            {
+                "exported": f"{folder}/model.onnx, {kilobytes:,.0f} kB, and {folder}/model.json",
+                "checked": f"largest error {content['max_error']:.1e}, in ONNX Runtime against PyTorch",
+            }
+        )

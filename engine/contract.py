@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+Example = dict[str, tuple[str, Tensor]]  # inputs by name: a letter for every axis, as in CONTRIBUTING.md, and values
 
 
 class Task(Protocol):
@@ -19,6 +22,9 @@ class Task(Protocol):
     Its ``predict_step`` returns a record for every input of the batch: its ``path``, and pictures, texts or numbers
     under names of the task's choice.
 
+    ``export`` writes down its ``forward``, or the method that ``exports`` names where that is not yet what a program
+    asks for.
+
     Attributes:
         primary: Name of the metric by which the best checkpoint is chosen, logged as ``val/<primary>`` and
             ``test/<primary>``.
@@ -29,6 +35,9 @@ class Task(Protocol):
     primary: str
     perfect: float
     net: Any
+
+    def example(self, datamodule: LightningDataModule) -> Example:
+        """Return two inputs such as the exported method takes, with values that it may get."""
 
     def baseline(self, datamodule: LightningDataModule) -> dict[str, float]:
         """Return what a naive method reaches on the test part, under the keys of the task's own metrics."""
@@ -53,6 +62,12 @@ class Predictable(Protocol):
         ``names``, where every sample of a part is from; and ``examine``, which tells by ``engine.errors.note`` what
         only this kind of data can have, and returns lines to be shown, under headings; under ``leaks?`` what leaks it
         has looked for. What is wrong with data is told by ``engine.errors.fault`` wherever it is met.
+        """
+
+    def preparation(self) -> dict[str, Any]:
+        """Return what ``predict_dataset`` does to a file, for programs that use an export.
+
+        It has a ``kind``, how it is done in words (``how``), and the numbers of it.
         """
 
 

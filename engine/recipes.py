@@ -22,6 +22,7 @@ def print_help() -> None:
     print("  python train.py fit --config configs/unet.yaml --trainer.max_epochs 3 --model.net.width 16")
     print("  python train.py check --config configs/housing.yaml")
     print("  python train.py predict --config configs/unet.yaml --input my_picture.png my_folder")
+    print("  python train.py export --config configs/unet.yaml")
     print("\nall keys of a verb: python train.py VERB --help")
 
 

@@ -69,6 +69,7 @@ def print_closing(summary: dict[str, Any], folder: Path) -> None:
         "pictures": f"{folder}/pictures/",
         "summary": f"{folder}/summary.json",
         "predict": f"{program} predict --ckpt_path {folder} --input MY_FILE_OR_FOLDER",
+        "export": f"{program} export --ckpt_path {folder}",
         "resume": resume_command(folder),
     }
     print_first_lines(lines)

@@ -61,11 +61,11 @@ class AttentionGRU(nn.Module):
         lengths = mask.sum(1, keepdim=True)
         turned = torch.where(places < lengths, lengths - 1 - places, places)[:, :, None]  # padding stays behind
         onwards, _ = self.onwards(x)
-        backwards, _ = self.backwards(x.take_along_dim(turned, 1))
+        backwards, _ = self.backwards(rows(x, turned))
         last = (lengths - 1)[:, :, None]
-        ends = torch.cat([onwards.take_along_dim(last, 1), backwards.take_along_dim(last, 1)], dim=2)[:, 0]
+        ends = torch.cat([rows(onwards, last), rows(backwards, last)], dim=2)[:, 0]
         asking, telling = torch.tanh(self.begin(ends)).chunk(2, dim=1)
-        memory = self.dropout(torch.cat([onwards, backwards.take_along_dim(turned, 1)], dim=2))
+        memory = self.dropout(torch.cat([onwards, rows(backwards, turned)], dim=2))
         return mask, memory, self.key(memory), asking, telling
 
     def ask(self, queries: Tensor, mask: Tensor, keys: Tensor) -> Tensor:
@@ -91,3 +91,11 @@ class AttentionGRU(nn.Module):
     def weights(self, source: Tensor, target: Tensor) -> Tensor:
         """Return how much each target token reads from each source token, (B, T, S)."""
         return self.write(target, self.start(source))[2]
+
+
+def rows(x: Tensor, places: Tensor) -> Tensor:
+    """Return what stands at places (B, T, 1) of sequences (B, S, D), (B, T, D).
+
+    ``take_along_dim`` would do, but for exports, which it ties to one length.
+    """
+    return x.gather(1, places.expand(-1, -1, x.shape[2]))

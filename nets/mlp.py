@@ -47,7 +47,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map rows (B, num_features) or pictures (B, num_features, H, W) to outputs (B, num_outputs)."""
-        if x.ndim == 4 and x.shape[-2:] != (self.size, self.size):
+        if x.ndim == 4 and (torch.compiler.is_exporting() or x.shape[-2:] != (self.size, self.size)):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
         return self.head(self.layers(x.flatten(1)))
 

@@ -26,7 +26,6 @@ class NLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map series (B, T, num_features) to changes from the last step (B, num_outputs)."""
-        missing = self.window - x.shape[1]
         x = (x - x[:, -1:]).transpose(1, 2)  # (B, num_features, T)
-        x = F.pad(x, (missing, 0), mode="replicate") if missing > 0 else x[:, :, -self.window :]
+        x = F.pad(x, (self.window - 1, 0), mode="replicate")[:, :, -self.window :]
         return self.linear(x.flatten(1))

@@ -175,6 +175,10 @@ class CaptchaOCRTask(LightningModule):
             "--model.optimizer.lr"
         }
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two pictures."""
+        return {"image": ("BCHW", torch.rand(2, self.hparams["in_channels"], *datamodule.restored["size"]))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of always answering with the most frequent text of the training part."""
         frequent = Counter(datamodule.of("train")).most_common(1)[0][0]

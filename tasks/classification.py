@@ -198,6 +198,12 @@ class ClassificationTask(LightningModule):
         others_named = ", ".join(f"{self.class_names[c]} {named[c]}" for c in others)
         return [{**record, "probability": named[best], "others": others_named}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two pictures, or two rows."""
+        side = getattr(datamodule, "image_size", None)  # rows have none
+        shape = (2, len(self.mean), side, side) if side else (2, len(self.mean))
+        return {"inputs": ("BCHW"[: len(shape)], torch.rand(shape))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of always naming the most frequent class of the training part, then the next ones."""
         labels = torch.cat([batch["label"] for batch in datamodule.in_order("train")])

@@ -50,6 +50,7 @@ class ColorizationTask(LightningModule):
 
     primary = "psnr"
     perfect = math.inf
+    exports = "coloured"
     net: Any
     bins: Tensor
     bin_weights: Tensor
@@ -87,6 +88,16 @@ class ColorizationTask(LightningModule):
             return answer.clamp(-1, 1)
         shares = (answer / TEMPERATURE).softmax(1)
         return torch.einsum("bqhw,qc->bchw", shares, self.bins)
+
+    def coloured(self, image: Tensor) -> Tensor:
+        """Map pictures (B, 3, H, W) in [0, 1], of which only the lightness counts, to coloured ones."""
+        lightness, _ = split_lab(image)
+        H, W = image.shape[2:]
+        longer = torch.sym_max(H, W)  # these, not Python's, for an export does not know the sizes
+        most = torch.sym_min(MAX_SIDE, longer)
+        size: Any = [torch.sym_max(1, (2 * side * most + longer) // (2 * longer)) for side in (H, W)]  # rounded
+        small = F.interpolate(lightness, size, mode="bilinear", antialias=True)
+        return join_lab(lightness, F.interpolate(self(small), (H, W), mode="bilinear"))
 
     def setup(self, stage: str) -> None:
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -154,14 +165,13 @@ class ColorizationTask(LightningModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
         """Return for a picture its ``path``, ``input``, which is its lightness, and ``coloured``, of the same size."""
-        image = batch["image"]
-        lightness, _ = split_lab(image.expand(-1, 3, -1, -1))
-        scale = min(1.0, MAX_SIDE / max(image.shape[2:]))
-        size = [max(1, round(side * scale)) for side in image.shape[2:]]
-        small = F.interpolate(lightness, size, mode="bilinear", antialias=True)
-        colours = F.interpolate(self(small), image.shape[2:], mode="bilinear")
-        coloured = with_alpha(picture_of(join_lab(lightness, colours)[0].cpu()), batch.get("alpha"))
-        return [{"path": batch["path"][0], "input": picture_of(lightness[0].cpu()), "coloured": coloured}]
+        image = batch["image"].expand(-1, 3, -1, -1)
+        coloured = with_alpha(picture_of(self.coloured(image)[0].cpu()), batch.get("alpha"))
+        return [{"path": batch["path"][0], "input": picture_of(split_lab(image)[0][0].cpu()), "coloured": coloured}]
+
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two pictures."""
+        return {"image": ("BCHW", torch.rand(2, 3, 48, 48))}
 
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of leaving the pictures grey."""

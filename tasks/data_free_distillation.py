@@ -272,6 +272,11 @@ class DataFreeDistillationTask(LightningModule):
             }
         ]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two pictures."""
+        side = self.hparams["image_size"]
+        return {"pictures": ("BCHW", torch.rand(2, self.hparams["in_channels"], side, side))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the accuracy of a student taught on noise, every brightness as likely as any other."""
         shape = (BATCH, self.hparams["in_channels"], self.hparams["image_size"], self.hparams["image_size"])

@@ -152,6 +152,10 @@ class DenoisingTask(LightningModule):
         denoised = with_alpha(picture_of_bytes(in_tiles(self, image)), alpha)
         return [{"path": batch["path"][0], "input": picture_of(image[0].cpu()), "denoised": denoised}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two pictures."""
+        return {"noisy": ("BCHW", torch.rand(2, self.hparams["in_channels"], 32, 32))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of leaving the noise where it is."""
         return self._evaluate(datamodule, lambda noisy, sigma: noisy)

@@ -142,6 +142,11 @@ class ForecastingTask(LightningModule):
         past = batch["past"][0].cpu().numpy()
         return [{"path": batch["path"][0], "forecast": table, "picture": draw_window(past, forecast)}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two windows."""
+        values = self.size * (1 + 0.1 * torch.rand(2, datamodule.window, len(self.size)))
+        return {"series": ("BTC", values[:, :, :-1]), "past": ("BT", values[:, :, -1])}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of persistence, and of the sign that most changes in training have."""
         rows = self._collect(datamodule, lambda past, horizon: past[:, -1:].expand(-1, horizon))

@@ -269,6 +269,10 @@ class GANTask(LightningModule):
         """Return what is wrong, as the logged values show it."""
         return discriminator_has_won(self.loss, values["train/loss"], values["train/ranked_right"])
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two latent vectors."""
+        return {"z": ("BD", torch.randn(2, self.latent_dim))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the distance of noise around the mean training picture, blurred."""
         pictures = self._trained(datamodule) / 255

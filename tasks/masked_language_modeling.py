@@ -152,6 +152,10 @@ class MaskedLanguageModelingTask(LightningModule):
         text = self.decode(torch.tensor(ids))
         return [{"path": path, "prompt": prompt, "text": text, "guesses": "; ".join(guesses)}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return the tokens of two texts."""
+        return {"tokens": ("BT", torch.randint(self.hidden + 1, (2, 16)))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of always guessing the most frequent token of the training part."""
         frequent = int(torch.bincount(torch.from_numpy(datamodule.tokens["train"][0])).argmax())

@@ -169,6 +169,11 @@ class RegressionTask(LightningModule):
         rows[names] = values
         return [{"path": batch["path"][0], "predictions": rows}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two rows."""
+        rows = self.feature_mean + self.feature_deviation * torch.randn(2, len(self.feature_mean))
+        return {"features": ("BC", rows)}
+
     def baseline(self, datamodule: LightningDataModule) -> dict[str, float]:
         """Return the metrics of predicting the mean of the training targets everywhere."""
         train, test = (all_rows(datamodule, part)["target"] for part in ("train", "test"))

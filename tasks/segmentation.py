@@ -155,6 +155,10 @@ class SegmentationTask(LightningModule):
         record = {"path": batch["path"][0], "input": overlay(pixels, np.zeros_like(ids), num_classes)}
         return [{**record, "mask": mask_picture(ids, num_classes), "overlay": overlay(pixels, ids, num_classes)}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two pictures."""
+        return {"images": ("BCHW", torch.rand(2, self.hparams["in_channels"], 48, 48))}
+
     def baseline(self, datamodule: LightningDataModule) -> dict[str, float]:
         """Return the metrics of calling everything background."""
         return self._measure(datamodule, lambda image: torch.zeros_like(image[0], dtype=torch.long))

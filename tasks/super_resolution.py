@@ -140,6 +140,10 @@ class SuperResolutionTask(LightningModule):
         enlarged = with_alpha(picture_of_bytes(in_tiles(self, image, self.scale)), alpha)
         return [{"path": batch["path"][0], "input": picture_of(image[0].cpu()), "enlarged": enlarged}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return two pictures."""
+        return {"small": ("BCHW", torch.rand(2, self.hparams["in_channels"], 32, 32))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of bicubic interpolation."""
         return self._evaluate(datamodule, lambda small: resized(small, self.scale))

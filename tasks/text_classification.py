@@ -128,6 +128,10 @@ class TextClassificationTask(LightningModule):
         record = {"path": path, "text": batch["text"][0], "class": self.class_names[best]}
         return [{**record, "probability": shares[best], "others": others_named}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return the tokens of two texts."""
+        return {"tokens": ("BT", torch.randint(Tokenizer.from_str(self.tokenizer).get_vocab_size(), (2, 16)))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of always naming the most frequent class of the training part, then the next ones."""
         labels = datamodule.datasets["train"].labels

@@ -157,6 +157,10 @@ class TextGenerationTask(LightningModule):
         text = batch["text"][0] + self.decode(self.generate(tokens, self.length, generator)[0])
         return [{"path": batch["path"][0], "text": text}]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return the tokens of two texts."""
+        return {"tokens": ("BT", torch.randint(self.tokenizer.get_vocab_size(), (2, 16)))}
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the metrics of counting sequences of three tokens."""
         return self._count(datamodule, 3)

@@ -161,6 +161,14 @@ class TranslationTask(LightningModule):
             }
         ]
 
+    def example(self, datamodule: Any) -> dict[str, tuple[str, Tensor]]:
+        """Return the tokens of two sentences, and of the beginnings of their translations."""
+        source, target = self.source_tokenizer.get_vocab_size(), self.tokenizer.get_vocab_size()
+        return {
+            "source": ("BS", torch.randint(1, source, (2, 12))),
+            "target": ("BT", torch.randint(1, target, (2, 13))),
+        }
+
     def baseline(self, datamodule: Any) -> dict[str, float]:
         """Return the scores of answering with the translation of the most similar training sentence."""
         train, test = datamodule.pairs["train"], datamodule.pairs["test"]

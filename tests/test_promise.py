@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import consumers
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,7 @@ from engine.watch import Watch
 NAMES = [path.stem for path in recipes()]
 TASKS = {path.stem: yaml.safe_load(path.read_text())["model"]["class_path"] for path in reversed(recipes())}
 FIRST = {task: name for name, task in TASKS.items()}.values()  # a recipe of every task
+EXPORTED = ("xor", "mlp")
 EPOCHS = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
 
 
@@ -227,6 +229,35 @@ def test_loads_safely_and_alone(finished):
     task = getattr(sys.modules[module], name).load_from_checkpoint(path, weights_only=True)
     for key, value in task.state_dict().items():
         assert torch.equal(value, checkpoint["state_dict"][key])
+
+
+@pytest.mark.parametrize(  # the exporter takes long for large nets: plain pytest proves it for two small ones
+    "recipe",
+    [
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name in EXPORTED else [pytest.mark.slow])])
+        for name in NAMES
+    ],
+    indirect=True,
+)
+@pytest.mark.promise(12, "exports, and programs without PyTorch answer the same")
+def test_exports(recipe, tasklight, finished, tmp_path):
+    run = finished
+    if consumers.program_of(recipe) in ("continue.py", "read.py", "translate.py"):  # in small, nets have nothing to say
+        flags = ["--test_after_fit", "false", "--trainer.check_val_every_n_epoch", "100"]
+        assert tasklight(*quiet(recipe, *RECIPES[recipe].by_heart, *flags))[0] == 0
+        run = finished.with_name("1")
+    code, out, err = tasklight("export", "--ckpt_path", str(run))
+    assert code == 0, err
+    content = json.loads((run / "export" / "model.json").read_text("utf-8"))
+    assert f"largest error {content['max_error']:.1e}" in out and content["max_error"] <= 1e-4
+    for given in content["inputs"]:
+        if len(given["shape"]) == 4:
+            assert given["shape"][0::2] == ["batch", "height"] and given["shape"][3] == "width"
+        elif given["name"] in ("features", "z") or recipe == "xor":
+            assert given["shape"][0] == "batch" and isinstance(given["shape"][1], int)
+        else:
+            assert given["shape"][0] == "batch" and given["shape"][1].endswith("length")
+    consumers.compare(recipe, run, tasklight, tmp_path)
 
 
 @pytest.mark.slow
