@@ -17,7 +17,7 @@ from engine.arguments import arrange
 from engine.checkpoints import read_checkpoint
 from engine.cli import CLI, FOLDER_OF_RUN
 from engine.contract import Predictable, Task
-from engine.devices import is_first
+from engine.devices import end_with_launcher, is_first, rank
 from engine.errors import UserError, some
 from engine.explain import user_line
 from engine.loggers import DashboardLogger
@@ -46,6 +46,7 @@ def run(argv: list[str]) -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    end_with_launcher()
     arranged = argv
     try:
         arguments = arrange(argv)
@@ -60,7 +61,7 @@ def run(argv: list[str]) -> int:
         line = user_line(error, arranged)
         if line is None:
             raise
-        who = "error" if is_first() else f"error in process {os.environ.get('LOCAL_RANK')}"
+        who = "error" if is_first() else f"error in process {rank()}"
         print(f"{who}: {line}", file=sys.stderr)
         return 2
     finally:
