@@ -126,7 +126,7 @@ class Command(CLI):
             best = finish_checkpoints(trainer, model, datamodule, self.best, self.record)
             if config.test_after_fit:
                 # Not by ckpt_path: a callback that averages weights would put the raw ones in their place.
-                model.load_state_dict(read_checkpoint(best)["state_dict"])
+                trainer.strategy.load_model_state_dict(read_checkpoint(best))
                 trainer.test(model, datamodule=datamodule, verbose=False)
                 summary = summarize(trainer, model, datamodule, self.record, config.recipe, config.seed_everything)
                 print_closing(summary, folder)

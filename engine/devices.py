@@ -1,8 +1,10 @@
 """Several devices, of one machine or of several: how many, how they work together, and which process speaks."""
 
 import contextlib
+import ctypes
 import os
-import threading
+import signal
+import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -15,6 +17,7 @@ from torch import distributed
 from engine.errors import UserError
 
 PATIENCE = timedelta(minutes=5)  # then a process whose partner does not answer gives up
+PR_SET_PDEATHSIG = 1  # of Linux: which signal a process gets when its parent ends
 
 
 def rank() -> int:
@@ -154,14 +157,6 @@ def together() -> DDPStrategy:
 
 
 def end_with_launcher() -> None:
-    """Let this process, if it is one of several, end when what has started it has ended: no orphan is left."""
-    if "LOCAL_RANK" not in os.environ:
-        return
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)  # the main thread may wait for a process that is gone
-
-    threading.Thread(target=watch, daemon=True).start()
+    """Let this process, if it is one of several, end with the one that has started it: no orphan stays, nor hangs."""
+    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

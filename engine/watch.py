@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import UserError
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last is SLURM's when the time is nearly up
 
 
 class Stopped(BaseException):
