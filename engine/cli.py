@@ -16,11 +16,13 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from torch import distributed
 
 from engine.arguments import DEFAULT, Arguments, allowed_imports
 from engine.checkpoints import AtomicCheckpointIO, read_checkpoint
 from engine.contract import Task
-from engine.devices import num_devices, together
+from engine.devices import Meeting, is_first, launched, layout, meeting, num_devices, together
 from engine.doctor import Doctor
 from engine.errors import Finding, UserError, gathering
 from engine.explain import user_line
@@ -37,6 +39,7 @@ FACTS = (
 )
 
 WITHOUT_DATA = ("predict", "export")  # verbs that need no data of the training
+ALONE = ("predict", "check", "export")  # verbs of one process
 
 FOLDER_OF_RUN = "TASKLIGHT_RUN"  # the first process of a run on several devices tells the others its folder by it
 
@@ -73,6 +76,9 @@ class CLI(LightningCLI):
         self.checkpoint: dict[str, Any] = {}
         self.findings: list[Finding] = []  # what reading the data has shown
         self.misfit = ""  # why check could not make the task for these data
+        self.meeting = meeting()
+        if self.meeting and arguments.verb == "fit":
+            arguments.checkpoint = self.agreed(self.meeting, arguments.checkpoint)
         if arguments.checkpoint:
             self.checkpoint = read_checkpoint(arguments.checkpoint)
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=allowed_imports(arguments.argv))
@@ -91,6 +97,15 @@ class CLI(LightningCLI):
                 arguments.verb: {"default_config_files": [str(DEFAULT)]},
             },
         )
+
+    @staticmethod
+    def agreed(meeting: Meeting, checkpoint: Path | None) -> Path | None:
+        """Return where all processes start: at the last checkpoint of the attempt before, if torchrun starts anew."""
+        last = Path(meeting.recall("folder"), "checkpoints", "last.ckpt")
+        if meeting.recall("folder") and last.is_file():
+            checkpoint = last
+        path = meeting.agree("checkpoint", str(checkpoint or ""))
+        return Path(path) if path else None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -171,18 +186,34 @@ class CLI(LightningCLI):
         self.settings = settings
         if self.folder:
             print_differences((self.folder / "config.yaml").read_text(), self.settings)
-        elif FOLDER_OF_RUN in os.environ:
-            self.folder = Path(os.environ[FOLDER_OF_RUN])
         elif config.trainer.fast_dev_run:
             self.scratch = tempfile.TemporaryDirectory()
             self.folder = Path(self.scratch.name)  # nothing of it is kept
+        elif FOLDER_OF_RUN in os.environ:
+            self.folder = Path(os.environ[FOLDER_OF_RUN])
         else:
-            self.folder = new_run(self.arguments.recipe)
-            self.is_new = True
+            self.folder = self.new_folder()
+        if self.meeting:
+            self.meeting.keep("folder", str(self.folder))
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
             if "save_dir" in getattr(logger, "init_args", {}):
                 logger.init_args.save_dir = str(self.folder)
+
+    def new_folder(self) -> Path:
+        """Return a new run folder, the same in all processes, or that of an attempt which came to no checkpoint."""
+        folder = self.meeting.recall("folder") if self.meeting else ""
+        if not folder and (is_first() or not self.meeting):
+            folder = str(new_run(self.arguments.recipe))
+            self.is_new = True
+        if self.meeting:
+            folder = self.meeting.agree("folder", folder)
+        if not Path(folder).is_dir():
+            raise UserError(
+                f"{folder}, which the first process has made, is not on this machine: all machines need the same "
+                f"working directory, on a disk that they share"
+            )
+        return Path(folder)
 
     def instantiate_classes(self) -> None:
         if self.arguments.verb == "check":
@@ -217,6 +248,8 @@ class CLI(LightningCLI):
     def forget(self) -> None:
         """Leave nothing behind of a run in which nothing has been trained."""
         if self.is_new and self.folder:
+            if self.meeting:
+                self.meeting.keep("folder", "")
             shutil.rmtree(self.folder)
             with contextlib.suppress(OSError):  # there are other runs
                 self.folder.parent.rmdir()
@@ -226,14 +259,24 @@ class CLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.folder or Path.cwd())
         trainer = self._get(self.config_init, "trainer")
         configured = trainer.callbacks or []
-        if self.arguments.verb in ("predict", "check"):
-            kwargs["devices"] = 1  # files are written by one
-        elif self.arguments.verb == "export":
-            kwargs |= {"accelerator": "cpu", "devices": 1, "strategy": "auto", "precision": "32-true"}
-        elif trainer.strategy == "auto" and num_devices(trainer.accelerator, trainer.devices) > 1:
-            kwargs["strategy"] = together()
-            kwargs["use_distributed_sampler"] = False  # ours share the work themselves
-        if self.arguments.verb == "fit" and self.folder:
+        is_fit = self.arguments.verb == "fit"
+        devices, machines = layout(trainer.accelerator, trainer.devices, trainer.num_nodes if is_fit else 1)
+        if self.arguments.verb in ALONE:
+            devices = 1  # files are written by one
+            if launched() not in (None, (1, 1)):
+                raise UserError(f"{self.arguments.verb} runs in one process: start it without torchrun or srun")
+        if trainer.strategy == "auto" or not is_fit:  # a checkpoint is the same whatever strategy has made it
+            several = num_devices(trainer.accelerator, devices) * machines > 1
+            kwargs["strategy"] = together() if several else "auto"
+        kwargs |= {"devices": devices, "num_nodes": machines}
+        kwargs["use_distributed_sampler"] = False  # ours share the work themselves
+        if self.arguments.verb == "export":
+            kwargs |= {"accelerator": "cpu", "precision": "32-true"}
+        plugins = trainer.plugins or []
+        if launched() and not distributed.is_torchelastic_launched():
+            plugins = [*plugins, SLURMEnvironment(auto_requeue=False)]  # Watch takes care of SLURM's signals
+        kwargs["plugins"] = plugins
+        if is_fit and self.folder:
             steps = trainer.log_every_n_steps or 50  # Lightning's own default
             self.record = Record(steps)
             self.best, last = checkpointing(self.folder, cast(Task, self.model))
@@ -241,7 +284,7 @@ class CLI(LightningCLI):
             self.doctor = Doctor(steps)
             rates = [LearningRateMonitor()] if trainer.logger else []
             kwargs["callbacks"] = [self.doctor, *configured, *rates, self.record, self.watch, self.best, last]
-            kwargs["plugins"] = [*(trainer.plugins or []), AtomicCheckpointIO()]
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         else:
             kwargs["enable_checkpointing"] = False
         if self.arguments.verb == "predict" and self.arguments.checkpoint:

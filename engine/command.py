@@ -20,7 +20,7 @@ from engine.check_page import print_report, write_page
 from engine.checkpoints import read_checkpoint
 from engine.cli import CLI, FACTS, FOLDER_OF_RUN, WITHOUT_DATA
 from engine.contract import Predictable, Task
-from engine.devices import is_first
+from engine.devices import end_with_launcher, is_first, rank
 from engine.errors import UserError, some
 from engine.explain import user_line
 from engine.loggers import DashboardLogger
@@ -49,6 +49,7 @@ def run(argv: list[str]) -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    end_with_launcher()
     arranged = argv
     try:
         arguments = arrange(argv)
@@ -63,7 +64,7 @@ def run(argv: list[str]) -> int:
         line = user_line(error, arranged)
         if line is None:
             raise
-        who = "error" if is_first() else f"error in process {os.environ.get('LOCAL_RANK')}"
+        who = "error" if is_first() else f"error in process {rank()}"
         print(f"{who}: {line}", file=sys.stderr)
         return 2
     finally:
@@ -131,7 +132,7 @@ class Command(CLI):
             best = finish_checkpoints(trainer, model, datamodule, self.best, self.record)
             if config.test_after_fit:
                 # Not by ckpt_path: a callback that averages weights would put the raw ones in their place.
-                model.load_state_dict(read_checkpoint(best)["state_dict"])
+                trainer.strategy.load_model_state_dict(read_checkpoint(best))
                 trainer.test(model, datamodule=datamodule, verbose=False)
                 measured = (self.record, self.doctor, config.recipe, config.seed_everything)
                 summary = summarize(trainer, model, datamodule, *measured)

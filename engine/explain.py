@@ -32,6 +32,11 @@ def user_line(error: BaseException, argv: list[str]) -> str | None:
             return f"a config may not name {denied[1]}; if you trust it, set TASKLIGHT_ALLOW={package}"
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         return f"the checkpoint does not fit the net: {one_line(str(error).partition(':')[2])[:200]}"
+    if re.search(r"gloo.*(Connection (reset|closed)|[Tt]imed out)", str(error)):
+        return (
+            "another process of this run has died or hangs; go on with --ckpt_path last, or let torchrun "
+            "--max-restarts do it (docs/several_machines.md)"
+        )
     if type(error).__name__ == "ArgumentError":
         unknown = next(unknown_keys(argv), None)
         return unknown or innermost(chain)

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.doctor import lost_weights, origin
 from engine.errors import UserError
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last is SLURM's when the time is nearly up
 
 
 class Stopped(BaseException):

@@ -122,8 +122,8 @@ class MaskedLanguageModelingTask(LightningModule):
     def _report(self, stage: str, metrics: Any) -> None:
         """Log the metrics of a part, and show samples."""
         accuracy, nats = (float(metrics[name].compute()) for name in ("masked_accuracy", "nats"))
-        self.log(f"{stage}/masked_accuracy", accuracy, prog_bar=True)
-        self.log(f"{stage}/masked_perplexity", math.exp(nats))
+        self.log(f"{stage}/masked_accuracy", accuracy, prog_bar=True, sync_dist=True)
+        self.log(f"{stage}/masked_perplexity", math.exp(nats), sync_dist=True)
         heading = ["text (some of the words around are hidden from the net, too)", "truth", "guesses"]
         show(self, f"{stage}_samples", text_table([heading, *self.seen[:SHOWN]], (700, 110, 300), most_lines=4))
         for metric in metrics.values():

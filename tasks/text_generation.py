@@ -119,8 +119,8 @@ class TextGenerationTask(LightningModule):
         """Log the metrics of a part and return its bits per character."""
         bits, tokens, characters = (float(metrics[name].compute()) for name in ("bits", "tokens", "characters"))
         values = {"bits_per_character": bits / characters, "perplexity": 2 ** (bits / tokens)}
-        self.log(f"{stage}/bits_per_character", values["bits_per_character"], prog_bar=True)
-        self.log(f"{stage}/perplexity", values["perplexity"])
+        self.log(f"{stage}/bits_per_character", values["bits_per_character"], prog_bar=True, sync_dist=True)
+        self.log(f"{stage}/perplexity", values["perplexity"], sync_dist=True)
         for metric in metrics.values():
             metric.reset()
         return values["bits_per_character"]
