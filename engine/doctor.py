@@ -19,7 +19,7 @@ FEW, WEIGHTS_EACH = 100, 100  # samples, and weights for each of them, of a net 
 EXPLODED = 10.0  # times the loss of the first batch
 VANISHED = 1e-5  # gradient of the first layer, beside that of the last
 DEAD = 0.9  # share of a layer's units
-RISEN, LEARNED = 1.25, 0.5  # held-out loss beside its lowest, and training loss beside the held-out one
+RISEN, LEARNED = 1.5, 0.5  # held-out loss beside its lowest, and training loss beside the held-out one
 UNMOVED = 0.95  # lowest held-out loss beside the loss of the first batch
 FALLEN = 0.7  # training loss beside that of the first batch
 LEAST_SKILL = 0.05  # of a training that has learned something
@@ -125,10 +125,10 @@ def dead(chart: Chart) -> str | None:
 
 def overfitting(chart: Chart) -> str | None:
     """A held-out loss that rises while the training loss goes on falling."""
-    if chart.takes_turns or len(chart.held_out) < LOOKS:
+    if chart.takes_turns or len(chart.held_out) <= LOOKS:
         return None
-    lowest, (before, last), learned = min(chart.held_out), chart.held_out[-2:], chart.learned[-1]
-    if min(before, last) < RISEN * lowest or learned > LEARNED * last:
+    lowest, last, learned = min(chart.held_out), chart.held_out[-1], chart.learned[-1]
+    if min(chart.held_out[-LOOKS:]) < RISEN * lowest or learned > LEARNED * last:
         return None
     best = chart.held_out.index(lowest) + 1
     seen = (
