@@ -16,6 +16,7 @@ from PIL import Image
 from recipes import RECIPES
 
 from datamodules.captcha_generator import Drawn
+from datamodules.cldr import CLDRPhrasesDataModule
 
 PROMPTS = ["The import statement", "in 3 weeks, (e.g. 7 kilometers) it wasn't _sure_: café €5?"]
 LENGTH = 40  # tokens that a text goes on for
@@ -54,7 +55,9 @@ def compare(recipe: str, run: Path, tasklight: Callable, scratch: Path) -> None:
     greedy = {"continue.py": ["--model.temperature", "0", "--model.length", str(LENGTH)]}
     greedy["translate.py"] = ["--model.beam", "1"]
     prompts = {"generate.py": ["one", "two"], "guess.py": ["The [MASK] statement [MASK], isn't it?"]}
-    if program in ("continue.py", "translate.py", "classify_text.py", *prompts):
+    if program == "translate.py":
+        prompts[program] = [sentence for sentence, _ in CLDRPhrasesDataModule(num_train=24).pairs["train"][:3]]
+    if program in ("continue.py", "classify_text.py", *prompts):
         inputs = prompts.get(program, PROMPTS)
         flags = ["--prompt", *inputs]
     else:
