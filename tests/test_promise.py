@@ -33,7 +33,7 @@ from engine.watch import Watch
 NAMES = [path.stem for path in recipes()]
 TASKS = {path.stem: yaml.safe_load(path.read_text())["model"]["class_path"] for path in reversed(recipes())}
 FIRST = {task: name for name, task in TASKS.items()}.values()  # a recipe of every task
-EXPORTED = ("xor", "mlp")
+EXPORTED = ("housing", "dcgan")  # the quickest; the others are proved by the matrix
 EPOCHS = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
 
 
