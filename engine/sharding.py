@@ -1,6 +1,7 @@
 """Nets whose training does not fit one device: each of several keeps a share of the weights and what goes with them."""
 
 from collections.abc import Mapping
+from inspect import isfunction
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
@@ -37,15 +38,18 @@ class Sharded(DDPStrategy):
     def configure_ddp(self) -> None:
         """Share the net out, at the start of a training; DDP would wrap it here."""
         task: Any = self.lightning_module
-        others = [name for name, p in task.named_parameters() if p.requires_grad and not name.startswith("net.")]
-        if others or not task.automatic_optimization:
+        outside = [name for name, p in task.named_parameters() if p.requires_grad and not name.startswith("net.")]
+        if outside or not task.automatic_optimization:
             raise UserError(
                 f"{type(task).__name__} trains more than one net and cannot be sharded; leave out fsdp.yaml"
             )
         task.to(memory_format=torch.contiguous_format)
         for blocks in task.net.modules():
             for block in blocks if isinstance(blocks, nn.ModuleList) else ():
+                others = [name for name, member in vars(type(block)).items() if isfunction(member) and name[0] != "_"]
                 fully_shard(block)
+                for name in set(others) - {"forward"}:  # whatever is called puts the block together first
+                    register_fsdp_forward_method(block, name)
         fully_shard(task.net)
 
     def setup(self, trainer: Any) -> None:
@@ -82,7 +86,7 @@ class Sharded(DDPStrategy):
         self.take_apart()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return whole(super().lightning_module_state_dict())
+        return self.whole(super().lightning_module_state_dict())
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
@@ -90,18 +94,22 @@ class Sharded(DDPStrategy):
         set_model_state_dict(self.lightning_module, checkpoint["state_dict"], options=options)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        return whole(super().optimizer_state(optimizer))
+        return self.whole(super().optimizer_state(optimizer))
+
+    def whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state with whole tensors, outside of the device, in the process that writes; others keep nothing."""
+
+        def collect(tensor: DTensor) -> torch.Tensor:
+            full = tensor.full_tensor()
+            return full.cpu() if self.is_global_zero else full.new_empty(0)
+
+        return tree_map_only(DTensor, collect, state)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             shared = {place: like(parameters[place], values) for place, values in state["state"].items()}
             optimizer.load_state_dict({**state, "state": shared})
-
-
-def whole(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state with all of its tensors whole, in each process."""
-    return tree_map_only(DTensor, lambda tensor: tensor.full_tensor(), state)
 
 
 def like(parameter: torch.Tensor, values: dict[str, Any]) -> dict[str, Any]:

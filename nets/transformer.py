@@ -49,6 +49,10 @@ class DecoderBlock(nn.Module):
         x = x + self.dropout(self.reading(self.norm_reading(x), memory, mask))
         return x + self.dropout(self.feed(self.norm_feed(x))), past
 
+    def memory(self, source: Tensor) -> Past:
+        """Return keys and values (B, N, S, dim / N) of the text that is read from, (B, S, dim)."""
+        return self.reading.memory(source)
+
 
 class Transformer(nn.Module):
     """An encoder of the source and a decoder of the target; target tokens are read and told by the same numbers.
@@ -104,7 +108,7 @@ class Transformer(nn.Module):
             x = block(x, mask, turns)
         x = self.norm_source(x)
         blocks: Any = self.decoder
-        return mask, [block.reading.memory(x) for block in blocks], 0, [None] * len(blocks)
+        return mask, [block.memory(x) for block in blocks], 0, [None] * len(blocks)
 
     def write(self, target: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Map target tokens (B, T) to what comes out of the last block, (B, T, dim), and the state behind them."""
