@@ -560,4 +560,6 @@ QUICK = ("housing", "xor", "stock_linear", "dncnn")
     [pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.slow) for p in recipes()],
 )
 def test_embedded_data_raise_no_alarm(check, recipe):
-    calm(check(recipe))
+    found = check(recipe)
+    calm(found)
+    assert "regression or classification?" in found.out and found.page
