@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from engine.doctor import lost_weights, origin
 from engine.errors import UserError
+from engine.not_finite import lost_weights, origin
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last is SLURM's when the time is nearly up
 
