@@ -1,26 +1,24 @@
 """What ``check`` finds out about data, whatever they are, by a look at all samples; data modules add what they know."""
 
-from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor, nn
 
 from engine.arguments import read_yaml
-from engine.check_parts import EXAMPLES, Part, batches, look_at
-from engine.check_pictures import class_counts, histograms, in_time, labelled_grid, masked_grid, pairs_grid, parts_grid
+from engine.check_leaks import judge_leaks
+from engine.check_page import Report
+from engine.check_parts import EXAMPLES, Part, batches, class_names, look_at, same_on_purpose
+from engine.check_pictures import class_counts, histograms, in_time, labelled_grid, masked_grid, parts_grid
 from engine.errors import Finding, UserError, fault, gathering, note
 from engine.recipes import recipes
 
 PARTS = ("train", "val", "test")
-LEAK = 0.01  # share of a held-out part up to which samples of the training part in it are only worth a look
 FEW = 10  # training samples of a class that are too few
 IMBALANCE = 20  # how many times more samples than the rarest the most frequent class may have
-ALIKE = 0.998  # correlation of such pictures from which on they are taken for copies of each other
 
 # Fields of a batch, what is asked of them, and the recipes that learn it; the first whose fields are all there counts.
 KINDS = (
@@ -46,37 +44,6 @@ KINDS = (
 DRAWN = ("image", "features", "series", "target")  # fields of which histograms are drawn
 # Settings by which data modules and tasks change training samples at random.
 AUGMENTATIONS = ("degrees", "scale", "shift", "flip", "turn", "cutout", "mixup", "cutmix", "augment", "dropout")
-
-
-@dataclass
-class Report:
-    """What ``check`` says.
-
-    Args:
-        findings: What is broken, and what is worth a look.
-        answers: Every question of the checklist and its answer.
-        lines: What else data modules say, under headings.
-        pictures: Pictures, under headings.
-    """
-
-    findings: list[Finding] = field(default_factory=list)
-    answers: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, list[str]] = field(default_factory=dict)
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
-
-    def add(self, findings: list[Finding]) -> None:
-        """Add findings, each once."""
-        self.findings += [finding for finding in findings if finding not in self.findings]
-
-    @property
-    def broken(self) -> list[Finding]:
-        """What must be mended."""
-        return [finding for finding in self.findings if finding.broken]
-
-    @property
-    def odd(self) -> list[Finding]:
-        """What is worth a look."""
-        return [finding for finding in self.findings if not finding.broken]
 
 
 def examine(
@@ -122,14 +89,6 @@ def examine(
                 raise
             found.append(Finding(False, f"what is broken leaves too little to look further: {error!r}"))
     report.add(found)
-
-
-def class_names(data: Any) -> list[str]:
-    """Return the names of the classes, none if there are none."""
-    try:
-        return list(getattr(data, "class_names", []))
-    except UserError:  # the target is a number
-        return []
 
 
 def judge_task(report: Report, fields: set[str], class_path: str, misfit: str) -> bool:
@@ -287,85 +246,6 @@ def judge_net(report: Report, task: LightningModule | None, fields: set[str]) ->
         report.answers["does the net suit the structure?"] = f"{words}; configs/stock_rnn.yaml has"
     else:
         report.answers["does the net suit the structure?"] = f"{net}; rows of numbers have no order to be used"
-
-
-def same_on_purpose(data: Any) -> bool:
-    """Tell whether a data module says that its parts are the same samples."""
-    return getattr(data, "same_parts", False)
-
-
-def judge_leaks(report: Report, data: Any, parts: dict[str, Part]) -> None:
-    """Look for samples of the training part, or near copies of them, in the others, and for doubles within it."""
-    if same_on_purpose(data):
-        report.answers["leaks?"] = "all parts are the same samples, on purpose"
-        return
-    train = parts["train"]
-    first = {found: i for i, found in reversed(list(enumerate(train.digests)))}
-    for name in ("val", "test"):
-        part = parts[name]
-        same = [(i, first[found]) for i, found in enumerate(part.digests) if found in first]
-        told = {i for i, _ in same}
-        near = [pair for pair in near_copies(part, train) if pair[0] not in told]
-        tell_leak(f"{name} sample(s) are in the training part too", part, train, same)
-        tell_leak(f"{name} picture(s) are near copies of training pictures", part, train, near)
-        if (same or near) and part.shown:
-            report.pictures[f"{name} pictures that are, or resemble, training pictures"] = pairs_grid(
-                [(picture_at(data, name, i), picture_at(data, "train", j)) for i, j in [*same, *near][:EXAMPLES]]
-            )
-        if part.times and train.times and torch.cat(part.times).min() <= torch.cat(train.times).max():
-            fault(f"the {name} part begins before the training part ends: windows overlap")
-    looked = [f"samples with the same content, by {len(train.digests):,} hashes"] if train.digests else []
-    looked += [f"near copies, pictures that correlate by {ALIKE}"] if train.prints else []
-    looked += ["windows that overlap in time"] if train.times else []
-    looked += report.lines.pop("leaks?", [])  # what the data module has looked for
-    if looked:
-        report.answers["leaks?"] = f"looked for {', '.join(looked)}"
-    doubles = len(train.digests) - len(first)
-    if doubles:
-        report.answers["doubles"] = f"{doubles:,} training sample(s) are the same as another"
-    if train.prints and train.labels and class_names(data):
-        tell_torn(train)
-
-
-def tell_torn(train: Part) -> None:
-    """Tell which training samples are the same as one of another class."""
-    classes: dict[bytes, set[int]] = {}
-    for found, label in zip(train.digests, train.labels, strict=True):
-        classes.setdefault(found, set()).add(label)
-    torn = [name for name, found in zip(train.names, train.digests, strict=True) if len(classes[found]) > 1]
-    if torn:
-        note(f"{len(torn)} training samples are the same as others of another class", torn)
-
-
-def tell_leak(words: str, part: Part, train: Part, pairs: list[tuple[int, int]]) -> None:
-    """Tell which samples of a part are training samples, too."""
-    if not pairs:
-        return
-    total, many = len(part.names), len(pairs) > LEAK * len(part.names)
-    advice = "leave them out of one side, or the result flatters" if many else "few enough to go on"
-    places = [f"{part.names[i]} = {train.names[j]}" for i, j in pairs]
-    note(f"{len(pairs)} of {total:,} {words}; {advice}", places, broken=many)
-
-
-def near_copies(part: Part, train: Part) -> list[tuple[int, int]]:
-    """Return which pictures of a part resemble a training picture too closely, and which one."""
-    if not part.prints or not train.prints:
-        return []
-    ours, theirs = torch.cat(part.prints), torch.cat(train.prints)
-    found = []
-    for start in range(0, len(ours), 500):
-        likeness, where = (ours[start : start + 500] @ theirs.T).max(1)
-        found += [(start + int(i), int(where[i])) for i in torch.nonzero(likeness > ALIKE)[:, 0]]
-    return found
-
-
-def picture_at(data: Any, part: str, place: int) -> Tensor:
-    """Return the place-th picture of a part in the order in which it was looked at."""
-    for indices, batch in batches(data, part):
-        if place < len(indices):
-            return data.on_after_batch_transfer(dict(batch), 0)["image"][place]
-        place -= len(indices)
-    raise IndexError(place)
 
 
 def draw(report: Report, trainer: Trainer, data: Any, parts: dict[str, Part]) -> None:

@@ -3,12 +3,12 @@
 import base64
 import html
 import io
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 from rich.table import Table
 
-from engine.check import Report
 from engine.errors import Finding
 from engine.predictions import STYLE
 from engine.report import console
@@ -24,6 +24,37 @@ section ul { margin: 0.3rem 0; font-size: 0.85rem; overflow-wrap: anywhere; }
 td { text-align: left; vertical-align: top; } td:first-child { white-space: nowrap; color: #5b6672; }
 img.wide { max-width: 100%; } h3 { font-size: 1rem; margin: 1.4rem 0 0.4rem; } ul.lines { font-size: 0.85rem; }
 """
+
+
+@dataclass
+class Report:
+    """What ``check`` says.
+
+    Args:
+        findings: What is broken, and what is worth a look.
+        answers: Every question of the checklist and its answer.
+        lines: What else data modules say, under headings.
+        pictures: Pictures, under headings.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, list[str]] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+
+    def add(self, findings: list[Finding]) -> None:
+        """Add findings, each once."""
+        self.findings += [finding for finding in findings if finding not in self.findings]
+
+    @property
+    def broken(self) -> list[Finding]:
+        """What must be mended."""
+        return [finding for finding in self.findings if finding.broken]
+
+    @property
+    def odd(self) -> list[Finding]:
+        """What is worth a look."""
+        return [finding for finding in self.findings if not finding.broken]
 
 
 def print_report(report: Report, page: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.errors import UserError
+
 EXAMPLES = 8  # pictures in a row
 MOST_SHOWN = 200  # samples of a part that are kept for that
 KEPT = 20_000  # values of a field that histograms are drawn from
@@ -173,3 +175,16 @@ def prints_of(images: Tensor) -> Tensor:
     tiny = tiny - tiny.mean(1, keepdim=True)
     plain = tiny.square().mean(1, keepdim=True).sqrt() < PLAIN
     return F.normalize(tiny).where(~plain, 0)
+
+
+def class_names(data: Any) -> list[str]:
+    """Return the names of the classes, none if there are none."""
+    try:
+        return list(getattr(data, "class_names", []))
+    except UserError:  # the target is a number
+        return []
+
+
+def same_on_purpose(data: Any) -> bool:
+    """Tell whether a data module says that its parts are the same samples."""
+    return getattr(data, "same_parts", False)

@@ -15,8 +15,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, Dataset
 
 from engine.arguments import arrange
-from engine.check import Report, examine
-from engine.check_page import print_report, write_page
+from engine.check import examine
+from engine.check_page import Report, print_report, write_page
 from engine.checkpoints import read_checkpoint
 from engine.cli import CLI, FACTS, FOLDER_OF_RUN, WITHOUT_DATA
 from engine.contract import Predictable, Task
