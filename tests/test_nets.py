@@ -1,5 +1,7 @@
 """Every network: the documented shapes at a size that is not square, and what must hold of any network."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -86,6 +88,17 @@ def test_shape_gradients_and_independence(name):
     net.eval()
     with torch.no_grad():
         torch.testing.assert_close(net(x)[:1], net(x[:1]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_narrow_resnet_has_the_same_gradients_in_either_memory_format():
+    torch.manual_seed(0)
+    plain = ResNet(1, 3, width=4)
+    last = deepcopy(plain).to(memory_format=torch.channels_last)
+    pictures = torch.rand(8, 1, 28, 28)
+    for net in (plain, last):
+        net(pictures).square().sum().backward()
+    for one, other in zip(plain.parameters(), last.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-3)
 
 
 def test_width_and_depth_scale_the_unet():
