@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
@@ -20,12 +19,12 @@ from datamodules.csv_files import MISSING
 from datamodules.csv_table import Table, join, read_csv
 from datamodules.picture_store import PARTS, split_by_content
 from datamodules.table_columns import HOW, Column, UnlabelledTables, encoded, find_tables, notes, refuse_text
+from datamodules.table_leaks import columns_that_say_target
 from engine.errors import UserError, fault, note, some
 
 FAULTY = 0.1  # share of text up to which a column still is one of numbers, with faults in it
 MOST_CATEGORIES = 100  # of a column; rarer ones are taken for unknown
 KINDS = ("number", "category")  # of columns that are used
-SURE = 0.999  # share of the target that a column may not say by itself
 MEASURED = 8192  # rows in a batch that is not trained on
 
 
@@ -333,7 +332,13 @@ class TabularDataModule(LightningDataModule):
         unknown = [f"{place}: {said}" for place, said in noted if "unknown" in said]
         if unknown:
             note(f"{len(unknown)} row(s) have a category that the training part lacks", unknown)
-        self._look_for_leaks(table)
+        target = self._labels() if self._classes else table.values[self.target].to_numpy()
+        for name in columns_that_say_target(table, self.columns, target, bool(self._classes), self.parts == "train"):
+            note(
+                f"the column {name!r} says the target {self.target!r} by itself; if it is not known before the target "
+                f"is, leave it out by --data.ignore '[{name}]'",
+                broken=True,
+            )
         whole = table.values[self.target].dropna()
         if self.kinds[self.target] == "number" and whole.nunique() <= 10 < len(whole) and (whole % 1 == 0).all():
             note(
@@ -341,24 +346,6 @@ class TabularDataModule(LightningDataModule):
                 f"take --config configs/xor.yaml and --data.categories '[{self.target}]'"
             )
         return {"columns": lines, "leaks?": ["columns that say the target by themselves"]}
-
-    def _look_for_leaks(self, table: Table) -> None:
-        """Tell which columns say the target by themselves: what a row's neighbour in the column has, it has."""
-        in_train = self.parts == "train"
-        for column in self.columns:
-            if column.median is None:
-                keys = table.cells[column.name].to_numpy()
-            else:
-                keys = table.values[column.name].to_numpy()
-            if says_target(keys, self._target_of(table), in_train, bool(self._classes)):
-                note(
-                    f"the column {column.name!r} says the target {self.target!r} by itself; if it is not known before "
-                    f"the target is, leave it out by --data.ignore '[{column.name}]'",
-                    broken=True,
-                )
-
-    def _target_of(self, table: Table) -> np.ndarray:
-        return self._labels() if self._classes else table.values[self.target].to_numpy()
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files, and those in folders, as a data set for ``predict_step``."""
@@ -420,31 +407,6 @@ class TabularCSVDataModule(TabularDataModule):
                 raise UserError(f"{path} has no column {some(lacking)}, but {files[0]} has")
             tables[path] = Table(table.cells[names], table.values[names], table.places)
         return join(list(tables.values())), [path.stem for path, table in tables.items() for _ in range(len(table))]
-
-
-def says_target(keys: np.ndarray, target: np.ndarray, in_train: np.ndarray, classes: bool) -> bool:
-    """Tell whether held-out rows have nearly the target of the training row that is next to them in a column.
-
-    Args:
-        keys: The column, numbers or texts (N,).
-        target: The target, numbers or class ids (N,).
-        in_train: Which rows are trained on (N,).
-        classes: Whether the target is a class.
-    """
-    if keys.dtype == object:
-        mean = pd.Series(target[in_train]).groupby(keys[in_train]).agg(lambda some: some.mode()[0])
-        said, truth = pd.Series(keys[~in_train]).map(mean).to_numpy(float), target[~in_train]
-    else:
-        known = in_train & ~np.isnan(keys)
-        order = np.argsort(keys[known], kind="stable")
-        asked = ~in_train & ~np.isnan(keys)
-        said = np.interp(keys[asked], keys[known][order], target[known][order]) if known.any() else np.zeros(0)
-        said, truth = said.round() if classes else said, target[asked]
-    if len(truth) < 5 or len(np.unique(truth)) < 2:
-        return False
-    if classes:
-        return bool((said == truth).mean() > SURE)
-    return bool(1 - np.nanmean((said - truth) ** 2) / np.var(truth) > SURE)
 
 
 def file_of(table: Table) -> str:
