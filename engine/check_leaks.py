@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.check_page import Report
-from engine.check_parts import EXAMPLES, Part, batches, class_names, same_on_purpose
+from engine.check_parts import EXAMPLES, SIDE, Part, batches, class_names, same_on_purpose
 from engine.check_pictures import pairs_grid
 from engine.errors import fault, note
 
@@ -35,7 +35,7 @@ def judge_leaks(report: Report, data: Any, parts: dict[str, Part]) -> None:
         if part.times and train.times and torch.cat(part.times).min() <= torch.cat(train.times).max():
             fault(f"the {name} part begins before the training part ends: windows overlap")
     looked = [f"samples with the same content, by {len(train.digests):,} hashes"] if train.digests else []
-    looked += [f"near copies, pictures that correlate by {ALIKE}"] if train.prints else []
+    looked += [f"near copies, pictures that correlate by {ALIKE}, mirrored or not"] if train.prints else []
     looked += ["windows that overlap in time"] if train.times else []
     looked += report.lines.pop("leaks?", [])  # what the data module has looked for
     if looked:
@@ -68,13 +68,15 @@ def tell_leak(words: str, part: Part, train: Part, pairs: list[tuple[int, int]])
 
 
 def near_copies(part: Part, train: Part) -> list[tuple[int, int]]:
-    """Return which pictures of a part resemble a training picture too closely, and which one."""
+    """Return which pictures of a part resemble a training picture, or its mirror image, too closely, and which one."""
     if not part.prints or not train.prints:
         return []
     ours, theirs = torch.cat(part.prints), torch.cat(train.prints)
+    mirrored = theirs.unflatten(1, (SIDE, SIDE)).flip(2).flatten(1)
     found = []
     for start in range(0, len(ours), 500):
-        likeness, where = (ours[start : start + 500] @ theirs.T).max(1)
+        some = ours[start : start + 500]
+        likeness, where = torch.maximum(some @ theirs.T, some @ mirrored.T).max(1)
         found += [(start + int(i), int(where[i])) for i in torch.nonzero(likeness > ALIKE)[:, 0]]
     return found
 

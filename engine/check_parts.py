@@ -1,6 +1,7 @@
 """What a look at all samples of a part tells ``check``, whatever the samples are."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -157,15 +158,20 @@ def keep_some(part: Part, data: Any, batch: dict[str, Any], names: list[str]) ->
 
 
 def digest(content: list[Any]) -> bytes:
-    """Return a hash of a sample's tensors and texts."""
+    """Return a hash of a sample's tensors and the words of its texts."""
     found = hashlib.blake2b(digest_size=16)
     for values in content:
         if isinstance(values, Tensor):
             found.update(str(tuple(values.shape)).encode())
             found.update(values.contiguous().numpy().tobytes())
         else:
-            found.update(str(values).strip().encode())
+            found.update((plain_words(str(values)) or str(values).strip()).encode())
     return found.digest()
+
+
+def plain_words(text: str) -> str:
+    """Return a text without what may differ in a copy of it: case, punctuation, more than one space."""
+    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
 
 def prints_of(images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
-from PIL import Image
+from PIL import Image, ImageOps
 from recipes import own_pictures, random_walk, write_homes
 from test_captcha import some_texts, write_captchas
 from test_engine import one_line
@@ -128,6 +128,7 @@ def test_pictures_with_classes(check, tasklight, tmp_path):
     copied = Image.open(root / "train" / "disc" / "03.png")
     copied.save(root / "test" / "disc" / "copied.png")
     Image.open(root / "train" / "frame" / "04.png").save(root / "val" / "frame" / "again.jpg", quality=90)
+    ImageOps.mirror(Image.open(root / "train" / "frame" / "06.png")).save(root / "test" / "frame" / "mirrored.png")
     Image.open(root / "train" / "disc" / "05.png").save(root / "train" / "frame" / "torn.png")
     scene(np.random.default_rng(6), 1).convert("CMYK").save(root / "train" / "disc" / "inks.tif")
     Image.new("RGB", (40, 40), "red").save(root / "val" / "disc" / "blank.png")
@@ -139,6 +140,7 @@ def test_pictures_with_classes(check, tasklight, tmp_path):
     planted = [("are broken", *broken), ("train/empty", "holds no pictures"), ("'oval'", "/test", "has no folder")]
     planted += [("test sample(s) are in the training part", "test/disc/copied.png = ", "train/disc/03.png")]
     planted += [("near copies", "val/frame/again.jpg = ", "train/frame/04.png")]
+    planted += [("near copies", "test/frame/mirrored.png = ", "train/frame/06.png")]
     expect(found, "broken", planted)
     odd = [("another class", "train/disc/05.png", "train/frame/torn.png"), ("CMYK", "inks.tif"), ("blank.png", "same")]
     expect(found, "odd", [*odd, ("fewer than 10", "rare (3)")])
@@ -341,11 +343,11 @@ def test_texts_with_classes(check, tmp_path):
     with (root / "train.tsv").open("a") as file:
         file.write(f"\tgood\nwhat is it?\t\n{train[3].split(chr(9))[0]}\tgood\nfoo\tbad\tmore\n")
     with (root / "test.tsv").open("a") as file:
-        file.write(f"a new thing\tugly\n{train[5]}\n")
+        file.write(f"a new thing\tugly\n{train[5]}\n{train[7].replace(' ', '  ').replace('.', '!').capitalize()}\n")
     found = check("bert_classifier", *REVIEWS, str(root))
     assert found.code == 1
     planted = [("'ugly' has no training texts", "test.tsv, line 22"), ("fit the header", "train.tsv, line 65: 3 cells")]
-    planted += [("are in the training part too", "test.tsv, line 23 = ", "train.tsv, line 6")]
+    planted += [("are in the training part too", "test.tsv, line 23 = ", "train.tsv, line 6", "line 24 = ", "line 8")]
     expect(found, "broken", planted)
     odd = [
         ("without a text or a class", "train.tsv, line 62", "train.tsv, line 63"),
