@@ -169,7 +169,7 @@ class CLI(LightningCLI):
         for fact in FACTS:
             if config.model.init_args.get(fact) is not None:
                 raise UserError(f"model.{fact} comes from the data and cannot be set")
-        settings = self._parser(self.arguments.verb).dump(config, skip_none=False)
+        settings = self._parser(self.arguments.verb).dump(config, skip_unset=False)
         if self.arguments.checkpoint:
             trained = self.checkpoint["hyper_parameters"].get("_class_path")
             if trained != config.model.class_path:
