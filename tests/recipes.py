@@ -134,7 +134,7 @@ def classifier(small: list[str], wide: list[str], public: str) -> Recipe:
     one_batch = ["--data.num_train", "64", "--data.batch_size", "64", "--data.degrees", "0", "--data.scale", "0"]
     return Recipe(
         small=[*small, "--data.num_train", "200"],
-        by_heart=[*wide, *one_batch, "--trainer.max_epochs", "250"],
+        by_heart=[*wide, *one_batch, "--trainer.max_epochs", "150"],
         own=own_classes,
         inputs=two_pictures,
         outputs=(),
@@ -276,7 +276,7 @@ def adversary() -> Recipe:
     return Recipe(
         small=["--model.net.width", "4", "--model.discriminator.width", "4", "--data.num_train", "200"],
         by_heart=[
-            *("--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "400"),
+            *("--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "200"),
             *("--model.net.width", "16", "--model.discriminator.width", "16"),
         ],
         own=own_pictures,
@@ -672,7 +672,7 @@ RECIPES = {
     ),
     "denoising_autoencoder": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "200"],
-        by_heart=["--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "150"],
+        by_heart=["--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "80"],
         own=own_photos,
         inputs=two_pictures,
         outputs=("_denoised.png",),
@@ -724,7 +724,7 @@ RECIPES = {
     "colorization": Recipe(
         small=["--model.net.width", "2", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "256"],
         by_heart=[
-            *("--model.net.width", "8", "--data.windows", "16", "--trainer.max_epochs", "200"),
+            *("--model.net.width", "8", "--data.windows", "16", "--trainer.max_epochs", "80"),
             *("--data.split", "photos", "--data.crop", "48", "--data.max_side", "48"),
         ],
         own=own_photos,
@@ -738,7 +738,7 @@ RECIPES = {
     "captcha_crnn": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "200"],
         by_heart=[
-            *("--data.num_train", "16", "--data.batch_size", "16", "--trainer.max_epochs", "200"),
+            *("--data.num_train", "16", "--data.batch_size", "16", "--trainer.max_epochs", "140"),
             *("--model.net.hidden", "64", "--model.optimizer.lr", "3e-3"),
         ],
         own=own_captchas,
@@ -750,7 +750,7 @@ RECIPES = {
     "text_lstm": language_model(
         ["--model.net.width", "16", "--model.net.dim", "16"],
         [
-            *("--trainer.max_epochs", "300", "--model.optimizer.lr", "1e-2"),
+            *("--trainer.max_epochs", "150", "--model.optimizer.lr", "1e-2"),
             *("--model.net.width", "128", "--model.net.dim", "128"),
         ],
     ),
@@ -792,7 +792,7 @@ RECIPES = {
         by_heart=[
             *("--model.teacher_width", "8", "--model.teacher_steps", "100", "--model.net.width", "8"),
             *("--model.adversarial", "0", "--model.generator.width", "8"),  # else pictures become harder and harder
-            *("--data.num_train", "64", "--trainer.max_epochs", "300"),
+            *("--data.num_train", "64", "--trainer.max_epochs", "100"),
         ],
         own=own_classes,
         inputs=two_pictures,

@@ -24,6 +24,8 @@ from tasks.judges import WINDOWS, taught
 from tasks.perceptual import EXEMPLARS, KINDS, PerceptualDistance, damaged, exemplars, vgg_distance
 from tasks.super_resolution import resized
 
+pytestmark = pytest.mark.usefixtures("brief_lessons")
+
 CONFIG = str(ROOT / "configs/srgan.yaml")
 PIXELS = str(ROOT / "configs/srresnet.yaml")
 TINY = ["--model.net.width", "4", "--data.windows", "32", "--data.crop", "32", "--data.max_side", "64"]

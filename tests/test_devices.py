@@ -14,6 +14,8 @@ import torch
 from conftest import ROOT, UNET
 from test_engine import table, weights
 
+pytestmark = pytest.mark.xdist_group("devices")  # one process, which trains the pair once
+
 FIT = ["fit", "--config", UNET, "--model.net.width", "4", "--data.num_train", "320", "--trainer.max_epochs", "2"]
 FIT += ["--trainer.accelerator", "cpu", "--trainer.logger", "engine.loggers.TableLogger"]
 
@@ -54,16 +56,14 @@ def test_two_devices_have_one_folder_and_one_voice(pair):
     assert [row["step"] for row in table(run) if row["val/iou"]] == ["9", "19"]
 
 
-def test_two_devices_measure_what_one_measures(pair):
+def test_two_devices_measure_what_one_measures(pair, tasklight):
     folder, _ = pair
-    outputs = []
-    for devices in ("1", "2"):
-        process = start(folder, "test", "--ckpt_path", "runs/unet/0", "--trainer.devices", devices)
-        out, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, out
-        outputs.append(values(out))
+    process = start(folder, "test", "--ckpt_path", "runs/unet/0", "--trainer.devices", "2")
+    together, _ = process.communicate(timeout=300)
+    code, alone, err = tasklight("test", "--ckpt_path", str(folder / "runs/unet/0"), "--trainer.devices", "1")
+    assert process.returncode == code == 0, together + err
     summary = json.loads((folder / "runs/unet/0/summary.json").read_text())
-    assert outputs[0] == outputs[1] == {key: f"{value:.4f}" for key, value in summary["metrics"].items()}
+    assert values(alone) == values(together) == {key: f"{value:.4f}" for key, value in summary["metrics"].items()}
 
 
 def test_two_devices_resume_with_the_same_weights(pair):

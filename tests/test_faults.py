@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def stop_at(step: int, signum: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SegmentationTask, "training_step", training_step)
 
 
+@pytest.fixture
+def undisturbed(tasklight: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a training of LONGER, run 0."""
+    kept = tmp_path_factory.getbasetemp() / "undisturbed"
+    if not kept.exists():
+        assert tasklight(*LONGER)[0] == 0
+        shutil.copytree("runs", kept)
+    else:
+        shutil.copytree(kept, "runs")
+    return Path("runs/unet/0")
+
+
 def test_averaged_weights_are_measured_kept_and_resumed(tasklight, monkeypatch):
     average = ["--config", str(ROOT / "configs/addons/average.yaml")]
     assert tasklight(*LONGER, *average)[0] == 0
@@ -70,9 +83,8 @@ def test_averaged_weights_are_measured_kept_and_resumed(tasklight, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [0, 3, STEPS - 1, STEPS, 2 * STEPS + 6, 3 * STEPS - 1])
-def test_a_signal_at_any_step_loses_nothing(tasklight, monkeypatch, step):
+def test_a_signal_at_any_step_loses_nothing(tasklight, undisturbed, monkeypatch, step):
     handler = signal.getsignal(signal.SIGINT)
-    assert tasklight(*LONGER)[0] == 0
     signum, expected = (signal.SIGTERM, 143) if step % 2 else (signal.SIGINT, 130)
     with monkeypatch.context() as patch:
         stop_at(step, signum, patch)
@@ -81,7 +93,7 @@ def test_a_signal_at_any_step_loses_nothing(tasklight, monkeypatch, step):
     assert read_checkpoint(Path("runs/unet/1/checkpoints/last.ckpt"))["global_step"] >= step
     assert not Path("runs/unet/1/summary.json").exists()
     assert tasklight("fit", "--config", "runs/unet/1/config.yaml", "--ckpt_path", "runs/unet/1")[0] == 0
-    same_end(Path("runs/unet/0"), Path("runs/unet/1"))
+    same_end(undisturbed, Path("runs/unet/1"))
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -163,15 +175,14 @@ def test_a_second_signal_quits_at_once(tmp_path):
     assert done.returncode == 130 and "still here" in done.stdout and "never here" not in done.stdout
 
 
-def test_a_torn_last_row_is_dropped(tasklight, monkeypatch):
-    assert tasklight(*LONGER)[0] == 0
+def test_a_torn_last_row_is_dropped(tasklight, undisturbed, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(13, signal.SIGTERM, patch)
         tasklight(*LONGER)
     with Path("runs/unet/1/metrics.csv").open("a") as file:
         file.write("1,1")  # a row that was being written when the power went
     assert tasklight("fit", "--config", "runs/unet/1/config.yaml", "--ckpt_path", "runs/unet/1")[0] == 0
-    same_end(Path("runs/unet/0"), Path("runs/unet/1"))
+    same_end(undisturbed, Path("runs/unet/1"))
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_whole(tmp_path):

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import consumers
@@ -33,7 +33,8 @@ from engine.watch import Watch
 NAMES = [path.stem for path in recipes()]
 TASKS = {path.stem: yaml.safe_load(path.read_text())["model"]["class_path"] for path in reversed(recipes())}
 FIRST = {task: name for name, task in TASKS.items()}.values()  # a recipe of every task
-EXPORTED = ("housing", "dcgan")  # the quickest; the others are proved by the matrix
+EXPORTED = ("housing", "dcgan")  # the quickest
+SHARED = ("stock_linear", "captcha_crnn", "gpt", "transformer", "dcgan", "data_free")  # they gather most over devices
 EPOCHS = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
 
 
@@ -53,30 +54,40 @@ def summary(number: int, recipe: str) -> dict:
     return json.loads(Path(f"runs/{recipe}/{number}/summary.json").read_text())
 
 
-# Tests of a recipe run in one process, where they share a training. Plain pytest proves the promises for a recipe of
-# every task, ``python -m tests.matrix`` for all.
-SLOW = {name: [] if name in FIRST else [pytest.mark.slow] for name in NAMES}
+def params(first: Iterable[str]) -> list:
+    """Return all recipes, marked as slow but for some.
+
+    Plain pytest proves the promises for a recipe of every task, those that take long for fewer; ``python -m
+    tests.matrix`` proves all for all. Tests of a recipe run in one process, where they share a training.
+    """
+    slow = {name: [] if name in first else [pytest.mark.slow] for name in NAMES}
+    return [pytest.param(name, marks=[pytest.mark.xdist_group(name), *slow[name]]) for name in NAMES]
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.xdist_group(name), *SLOW[name]]) for name in NAMES])
+@pytest.fixture(params=params(FIRST))
 def recipe(request: pytest.FixtureRequest) -> str:
     assert request.param in RECIPES, f"tests/recipes.py does not say how to prove {request.param}"
     return request.param
 
 
 @pytest.fixture(autouse=True)
-def promised(request: pytest.FixtureRequest) -> None:
+def promised(request: pytest.FixtureRequest, brief_lessons: None) -> None:
     """Tell the matrix, which may be another process, what a test proves."""
     if marker := request.node.get_closest_marker("promise"):
         request.node.user_properties.append(("promise", [*marker.args, request.node.callspec.params["recipe"]]))
 
 
 @pytest.fixture
-def finished(recipe: str, tasklight: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a training in small, run 0, which all promises of a recipe share."""
+def finished(
+    recipe: str, tasklight: Callable, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return the folder of a training in small, run 0, which all promises of a recipe share; no network is there."""
     kept = tmp_path_factory.getbasetemp() / "finished" / recipe
     if not kept.exists():
-        code, _, err = tasklight(*quiet(recipe))
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "connect", no_network)
+            patch.setattr(socket, "getaddrinfo", no_network)
+            code, _, err = tasklight(*quiet(recipe))
         assert code == 0, err
         shutil.copytree("runs", kept)
     else:
@@ -84,23 +95,19 @@ def finished(recipe: str, tasklight: Callable, tmp_path_factory: pytest.TempPath
     return Path("runs", recipe, "0")
 
 
+def no_network(*_: object) -> None:
+    raise OSError("no network")
+
+
 def skip(recipe: str, promise: int) -> None:
     pytest.skip(RECIPES[recipe].reasons[promise])
 
 
 @pytest.mark.promise(1, "fits offline")
-def test_fits_offline(recipe, tasklight, finished, monkeypatch):  # unpacked at the first use is what the install brings
-    def no_network(*_):
-        raise OSError("no network")
-
-    monkeypatch.setattr(socket.socket, "connect", no_network)
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    code, _, err = tasklight(*quiet(recipe))
-    assert code == 0, err
-    folder = Path(f"runs/{recipe}/1")
+def test_fits_offline(finished):
     for name in ("config.yaml", "command.txt", "environment.json", "metrics.csv", "summary.json"):
-        assert (folder / name).is_file()
-    assert (folder / "checkpoints/best.ckpt").is_file() and (folder / "checkpoints/last.ckpt").is_file()
+        assert (finished / name).is_file()
+    assert (finished / "checkpoints/best.ckpt").is_file() and (finished / "checkpoints/last.ckpt").is_file()
 
 
 @pytest.mark.promise(2, "learns: one batch by heart")
@@ -182,6 +189,7 @@ def test_mixed_precision(recipe, tasklight, finished):
     assert half["precision"] == "bf16-mixed"
 
 
+@pytest.mark.parametrize("recipe", params(SHARED), indirect=True)
 @pytest.mark.promise(9, "several devices")
 def test_several_devices(recipe, tasklight, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
@@ -231,14 +239,7 @@ def test_loads_safely_and_alone(finished):
         assert torch.equal(value, checkpoint["state_dict"][key])
 
 
-@pytest.mark.parametrize(  # the exporter takes long for large nets: plain pytest proves it for two small ones
-    "recipe",
-    [
-        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name in EXPORTED else [pytest.mark.slow])])
-        for name in NAMES
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("recipe", params(EXPORTED), indirect=True)
 @pytest.mark.promise(12, "exports, and programs without PyTorch answer the same")
 def test_exports(recipe, tasklight, finished, tmp_path):
     run = finished
