@@ -30,7 +30,6 @@ from tasks.latents import NamedLatents, between, latents, latents_for
 SHOWN = 10  # pictures in a row of samples
 COMPARED = 100  # generated and held-out pictures whose nearest training pictures are looked for
 INCEPTION = "checkpoints/weights-inception-2015-12-05-6726825d.pth"  # below torch.hub's folder, if it was downloaded
-LESSON = 400  # batches that the judge learns from
 TRIES, REFINED, SEARCHED = 512, 8, 100  # latent vectors tried, the best of them improved, and by how many steps
 
 
@@ -123,7 +122,7 @@ class GANTask(LightningModule):
                 if (count := len(data.in_order(part).dataset)) < 4:  # two in each half
                     raise UserError(f"the {part} part has {count} picture(s); their spread needs at least four")
             device = self.trainer.strategy.root_device
-            judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, LESSON, device)
+            judge = taught(lambda: CNN(*self._judge_facts()), data, self.num_classes, 400, device)
             self.judge.load_state_dict(judge.state_dict())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:

@@ -36,9 +36,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def brief_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nets that judge others learn from few batches, where it matters little what they say."""
-    for task in ("gan", "adversarial_super_resolution"):
-        monkeypatch.setattr(f"tasks.{task}.LESSON", 10)
+    """Let nets that judge enlarged photos learn from few batches, where it matters little what they say."""
+    monkeypatch.setattr("tasks.adversarial_super_resolution.LESSON", 10)
 
 
 @pytest.fixture

@@ -243,7 +243,8 @@ def own_photos(folder: Path, count: int = 12) -> list[str]:
     for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
         coarse.resize((90 + i, 70), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
-    return ["--data", "datamodules.photos.PhotoFolderDataModule", "--data.crop", "32", "--data.root", str(folder)]
+    flags = ["--data", "datamodules.photos.PhotoFolderDataModule", "--data.crop", "32", "--data.windows", "64"]
+    return [*flags, "--data.root", str(folder)]
 
 
 def own_pictures(folder: Path) -> list[str]:
