@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Sampler
 
+from engine.errors import UserError
+
 Batch = TypeVar("Batch")
 
 
@@ -141,11 +143,13 @@ def shuffled(dataset: Any, batch_size: int, length: int | None = None) -> Resuma
 
     Args:
         dataset: Answers a batch of numbers, as ``ShuffledEpochs`` hands them out, by ``__getitems__``.
-        batch_size: Samples in a batch, fewer only if there are fewer.
+        batch_size: Samples in a batch, fewer only if a device has fewer.
         length: Samples in an epoch, if it is not the data set's length.
     """
-    length = length or len(dataset)
-    return sampled(dataset, min(batch_size, length), ShuffledEpochs(length))
+    sampler = ShuffledEpochs(length or len(dataset))
+    if not len(sampler):
+        raise UserError(f"{sampler.length} training sample(s) cannot be shared out to {share()[1]} devices")
+    return sampled(dataset, min(batch_size, len(sampler)), sampler)
 
 
 def sampled(dataset: Any, batch_size: int, sampler: ShuffledEpochs) -> ResumableLoader:

@@ -10,7 +10,7 @@ from conftest import write_masked_pictures
 from PIL import Image
 from recipes import oxford_pets
 
-from datamodules.batches import Batches, ShuffledEpochs, same_size_batches
+from datamodules.batches import Batches, ShuffledEpochs, same_size_batches, shuffled
 from datamodules.digit_scenes import DigitScenesDataModule
 from datamodules.digits import PARTS as DIGITS
 from datamodules.oxford_pets import OxfordPetsDataModule
@@ -18,6 +18,7 @@ from datamodules.picture_files import UnlabelledPictures, fitted
 from datamodules.picture_store import split_by_content
 from datamodules.sample_photos import PHOTOS
 from datamodules.segmentation import IGNORE, SegmentationFolderDataModule
+from datamodules.tabular import Rows
 from engine.errors import UserError
 
 
@@ -169,6 +170,15 @@ def test_epochs_have_their_own_order_and_can_be_repeated():
 def test_batches_of_one_size():
     sizes = [(10, 20), (20, 10), (10, 20), (10, 20), (2000, 2000), (2000, 2000)]
     assert same_size_batches(sizes, batch_size=2) == [[0, 2], [3], [1], [4], [5]]
+
+
+def test_a_batch_is_no_larger_than_what_a_device_has(monkeypatch):
+    monkeypatch.setattr("datamodules.batches.share", lambda: (1, 2))
+    rows = Rows({"features": torch.arange(480.0)[:, None]})
+    (batch,) = shuffled(rows, 256)
+    assert batch["features"].shape == (240, 1) and batch["features"].unique().numel() == 240
+    with pytest.raises(UserError, match=r"1 training sample.* 2 devices"):
+        shuffled(rows, 256, length=1)
 
 
 def test_devices_share_what_is_measured_but_each_learns_baselines_from_all(monkeypatch):
