@@ -25,12 +25,11 @@ from nets.cnn import CNN
 from tasks.adversarial_losses import discriminator_has_won, discriminator_loss, generator_loss, slope_penalty
 from tasks.differentiable_augmentation import augmented
 from tasks.judges import TURNS, pictures_of, taught
-from tasks.latents import NamedLatents, between, latents, latents_for
+from tasks.latents import NamedLatents, between, latents, latents_for, nearest_made
 
 SHOWN = 10  # pictures in a row of samples
 COMPARED = 100  # generated and held-out pictures whose nearest training pictures are looked for
 INCEPTION = "checkpoints/weights-inception-2015-12-05-6726825d.pth"  # below torch.hub's folder, if it was downloaded
-TRIES, REFINED, SEARCHED = 512, 8, 100  # latent vectors tried, the best of them improved, and by how many steps
 
 
 class GANTask(LightningModule):
@@ -237,7 +236,7 @@ class GANTask(LightningModule):
         if "latent" in batch:
             generated = self(batch["latent"]).float()[0].cpu()
             return [{"path": batch["path"][0], "generated": picture_of(generated)}]
-        generated, error = self._found(batch["image"])
+        generated, error = nearest_made(self, batch["image"], self.latent_dim)
         return [
             {
                 "path": batch["path"][0],
@@ -246,24 +245,6 @@ class GANTask(LightningModule):
                 "difference": f"{error:.4f}",
             }
         ]
-
-    def _found(self, image: Tensor) -> tuple[Tensor, float]:
-        """Return the picture (C, H, W) most like ``image`` (1, C, H, W) that can be made, and the RMS difference."""
-        tries = latents(range(TRIES), self.latent_dim).to(self.device)
-
-        def errors(z: Tensor) -> Tensor:
-            return (self(z).float() - image).square().mean((1, 2, 3))
-
-        best = torch.cat([errors(z) for z in tries.split(64)]).argsort()[:REFINED]
-        with torch.inference_mode(False), torch.enable_grad():
-            z, image = tries[best].clone().requires_grad_(True), image.clone()
-            search = torch.optim.Adam([z], lr=0.1)
-            for _ in range(SEARCHED):
-                search.zero_grad()
-                errors(z).sum().backward(inputs=[z])
-                search.step()
-        error, place = errors(z).min(0)
-        return self(z[place][None])[0].float().detach(), float(error.detach().sqrt())
 
     def ailments(self, values: dict[str, float]) -> dict[str, str]:
         """Return what is wrong, as the logged values show it."""
