@@ -1,6 +1,5 @@
 """Forecasting: the next values of a series from its past."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,19 +9,16 @@ import torch
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from matplotlib.figure import Figure
-from PIL import Image
-from scipy.stats import t as student
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
 
-from engine.pictures import ACCENT, INK, MUTED, rendered, show
+from engine.pictures import show
 from engine.schedules import WarmupCosine, scheduled
+from tasks.forecast_metrics import Forecasts, changes, direction_accuracy, measured
+from tasks.forecast_plots import draw_errors, draw_forecast, draw_steps, draw_window
 
 LOSSES = {"mae": F.l1_loss, "mse": F.mse_loss, "huber": F.smooth_l1_loss}
 RECENT = 5  # values whose mean is a reference
-ZOOM = 60  # forecasts shown from near
 
 
 class ForecastingTask(LightningModule):
@@ -124,7 +120,7 @@ class ForecastingTask(LightningModule):
         if rows["target"].shape[1] > 1:
             show(self, "test_relative_mae_per_step", draw_steps(rows))
 
-    def _report(self, stage: str, forecasts: "Forecasts") -> dict[str, Tensor]:
+    def _report(self, stage: str, forecasts: Forecasts) -> dict[str, Tensor]:
         """Log the metrics of a part and return its forecasts."""
         rows = forecasts.compute()
         forecasts.reset()
@@ -184,159 +180,3 @@ class ForecastingTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
         return scheduled(self.trainer, optimizer, self.scheduler(optimizer))
-
-
-class Forecasts(Metric):
-    """The forecasts of a part, gathered from all devices in the order of time.
-
-    They are ``last`` (N, 1), ``target`` and ``forecast`` (N, horizon), float64, and ``time`` (N, horizon), int64.
-    """
-
-    full_state_update = False
-    last: list[Tensor]
-    target: list[Tensor]
-    forecast: list[Tensor]
-    time: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("last", "target", "forecast", "time"):
-            self.add_state(name, [], dist_reduce_fx="cat")
-
-    def update(self, batch: dict[str, Tensor], forecast: Tensor) -> None:
-        """Add the forecasts (B, horizon) for a batch."""
-        self.last.append(batch["past"][:, -1:])
-        self.target.append(batch["target"])
-        self.forecast.append(forecast)
-        self.time.append(batch["time"])
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the columns."""
-        found = {name: getattr(self, name) for name in ("last", "target", "forecast", "time")}
-        rows = {name: torch.cat(value) if isinstance(value, list) else value for name, value in found.items()}
-        rows = {name: value.detach().cpu() for name, value in rows.items()}
-        order = rows["time"][:, 0].argsort()
-        return {name: value[order] if name == "time" else value[order].double() for name, value in rows.items()}
-
-
-def changes(rows: dict[str, Tensor]) -> Tensor:
-    """Return how far the truth is from the last value: the errors of persistence (N, horizon)."""
-    return rows["target"] - rows["last"]
-
-
-def measured(rows: dict[str, Tensor]) -> dict[str, float]:
-    """Return the metrics of ``Forecasts``: over all steps, and the relative error of each where there are several."""
-    errors, moves = rows["forecast"] - rows["target"], changes(rows)
-    values = {
-        "relative_mae": float(errors.abs().sum() / moves.abs().sum()),
-        "mae": float(errors.abs().mean()),
-        "rmse": float(errors.square().mean().sqrt()),
-        "direction_accuracy": direction_accuracy(rows["forecast"] - rows["last"], moves),
-        "p_value": diebold_mariano((errors.abs() - moves.abs()).mean(1), errors.shape[1]),
-    }
-    return values | per_step(rows) if errors.shape[1] > 1 else values
-
-
-def per_step(rows: dict[str, Tensor]) -> dict[str, float]:
-    """Return the relative error of every step of the forecasts."""
-    ratios = (rows["forecast"] - rows["target"]).abs().sum(0) / changes(rows).abs().sum(0)
-    return {f"relative_mae_{step}": ratio for step, ratio in enumerate(ratios.tolist(), start=1)}
-
-
-def direction_accuracy(forecast: Tensor, truth: Tensor) -> float:
-    """Return the share of changes whose sign is forecast; those of zero count for nothing, a zero forecast is wrong."""
-    moved = truth != 0
-    return float(((forecast.sign() == truth.sign()) & moved).sum() / moved.sum().clamp(min=1))
-
-
-def diebold_mariano(differences: Tensor, horizon: int) -> float:
-    """Return the two-sided p value of "both forecasts are equally good on average".
-
-    Diebold and Mariano 1995 (https://doi.org/10.1080/07350015.1995.10524599) with the correction for small samples of
-    Harvey, Leybourne and Newbold 1997 (https://doi.org/10.1016/S0169-2070(96)00719-4).
-
-    Args:
-        differences: Loss of one forecast less that of the other (N,), in the order of time.
-        horizon: Steps of a forecast: neighbours that overlap are correlated.
-    """
-    count = len(differences)
-    if count <= horizon:
-        return 1.0
-    centred = differences - differences.mean()
-    covariances = [float(centred[lag:] @ centred[: count - lag]) / count for lag in range(horizon)]
-    variance = covariances[0] + 2 * sum(covariances[1:])
-    if variance <= 0:  # which the sum may become
-        variance = covariances[0]
-    if variance == 0:
-        return 1.0 if float(differences.mean()) == 0 else 0.0
-    correction = (count + 1 - 2 * horizon + horizon * (horizon - 1) / count) / count
-    statistic = float(differences.mean()) / math.sqrt(variance / count) * math.sqrt(max(correction, 0.0))
-    return float(2 * student.sf(abs(statistic), count - 1))
-
-
-def draw_forecast(rows: dict[str, Tensor]) -> Image.Image:
-    """Return truth, forecast and persistence over a part, and its end from near; of several steps the farthest."""
-    horizon = rows["target"].shape[1]
-    time = rows["time"][:, -1].numpy().astype("datetime64[s]")
-    truth, forecast = rows["target"][:, -1], rows["forecast"][:, -1]
-    figure = Figure(figsize=(10, 7), dpi=110, layout="constrained")
-    for axis, first in zip(figure.subplots(2, 1), (0, max(0, len(time) - ZOOM)), strict=True):
-        # Broad below narrow: forecast and persistence often coincide.
-        axis.plot(time[first:], rows["last"][first:, 0], color=MUTED, linewidth=4, label="persistence")
-        axis.plot(time[first:], truth[first:], color=INK, linewidth=1.2, label="truth")
-        axis.plot(time[first:], forecast[first:], color=ACCENT, linewidth=1.2, label="forecast")
-        tidy(axis)
-    steps = "1 step" if horizon == 1 else f"{horizon} steps"
-    axis.set_title(f"the last {min(ZOOM, len(time))} from near", fontsize=10, color=INK)
-    figure.axes[0].set_title(f"forecasts {steps} ahead", fontsize=10, color=INK)
-    figure.axes[0].legend(fontsize=8, frameon=False)
-    return rendered(figure)
-
-
-def draw_errors(rows: dict[str, Tensor]) -> Image.Image:
-    """Return the histogram of the errors over that of persistence's."""
-    errors, moves = (rows["forecast"] - rows["target"]).flatten(), -changes(rows).flatten()
-    reach = float(torch.cat([errors, moves]).abs().quantile(0.99))  # a crash of one day would hide the others
-    edges = np.linspace(-reach, reach, 42).tolist()
-    figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
-    axis = figure.subplots()
-    axis.hist(moves.numpy().clip(-reach, reach), edges, color=MUTED, label="persistence")
-    axis.hist(errors.numpy().clip(-reach, reach), edges, color=ACCENT, histtype="step", linewidth=1.5, label="forecast")
-    axis.set_xlabel("forecast less truth; the outermost bars hold all beyond", fontsize=8)
-    axis.set_title(f"relative MAE {measured(rows)['relative_mae']:.3f}", fontsize=10, color=INK)
-    axis.legend(fontsize=8, frameon=False)
-    tidy(axis)
-    return rendered(figure)
-
-
-def draw_steps(rows: dict[str, Tensor]) -> Image.Image:
-    """Return the relative error of every step."""
-    values = list(per_step(rows).values())
-    figure = Figure(figsize=(6, 3.2), dpi=110, layout="constrained")
-    axis = figure.subplots()
-    drawn = axis.bar(range(1, len(values) + 1), values, color=ACCENT)
-    axis.bar_label(drawn, fmt="%.3f", padding=3, fontsize=8, color=INK)
-    axis.axhline(1, color=INK, linewidth=1, linestyle="--")
-    axis.set_xlabel("steps ahead", fontsize=8)
-    axis.set_title("mean absolute error relative to persistence (dashed)", fontsize=10, color=INK)
-    tidy(axis)
-    return rendered(figure)
-
-
-def draw_window(past: np.ndarray, forecast: np.ndarray) -> Image.Image:
-    """Return a past (T,) and its forecast (horizon,)."""
-    figure = Figure(figsize=(7, 3.2), dpi=110, layout="constrained")
-    axis = figure.subplots()
-    axis.plot(range(1 - len(past), 1), past, color=INK, linewidth=1.2, label="past")
-    joined = [past[-1], *forecast]
-    axis.plot(range(len(joined)), joined, color=ACCENT, marker="o", markersize=3, linewidth=1.2, label="forecast")
-    axis.set_xlabel("steps from the last row", fontsize=8)
-    axis.legend(fontsize=8, frameon=False)
-    tidy(axis)
-    return rendered(figure)
-
-
-def tidy(axis: Any) -> None:
-    """Small ticks, and no lines above and to the right."""
-    axis.tick_params(labelsize=8, colors=INK)
-    axis.spines[["top", "right"]].set_visible(False)

@@ -18,7 +18,8 @@ from datamodules.timeseries import NetflixDataModule, TimeSeriesCSVDataModule, W
 from engine.errors import UserError
 from nets.nlinear import NLinear
 from nets.rnn import RNN
-from tasks.forecasting import ForecastingTask, Forecasts, diebold_mariano, direction_accuracy, measured
+from tasks.forecast_metrics import Forecasts, diebold_mariano, direction_accuracy, measured
+from tasks.forecasting import ForecastingTask
 
 
 def columns(last, target, forecast) -> dict[str, torch.Tensor]:
