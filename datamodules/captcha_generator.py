@@ -12,7 +12,8 @@ from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import whole_batch
-from datamodules.captcha import CaptchaDataModule, Texts, stretched
+from datamodules.captcha import CaptchaDataModule, Texts
+from datamodules.captcha_files import stretched
 from engine.cache import cached
 
 CHARSET = "23456789abcdefghjkmnpqrstuvwxyz"  # without what looks like something else: 0 o, 1 i l
