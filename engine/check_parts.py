@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from engine.errors import UserError
 
+PARTS = ("train", "val", "test")
 EXAMPLES = 8  # pictures in a row
 MOST_SHOWN = 200  # samples of a part that are kept for that
 KEPT = 20_000  # values of a field that histograms are drawn from

@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from engine.check_page import Report
+from engine.check_parts import EXAMPLES, PARTS, Part, batches, class_names
 from engine.fonts import font
 from engine.pictures import ACCENT, INK, MUTED, grid, mask_picture, middle, picture_of, rendered
 
@@ -16,7 +20,62 @@ MOST_PANELS = 24  # columns that are shown as histograms
 MOST_BARS = 40  # classes that are shown as bars
 WIDE, HIGH = 230, 150  # of a histogram, in pixels
 BINS, BAR = 30, 7  # bars of a histogram, and pixels of each
+DRAWN = ("image", "features", "series", "target")  # fields of which histograms are drawn
 COLOURS = {"train": MUTED, "val": "#e0a526", "test": ACCENT}
+
+
+def draw(report: Report, trainer: Trainer, data: Any, parts: dict[str, Part]) -> None:
+    """Draw samples and the values of their fields."""
+    train, names = parts["train"], class_names(data)
+    if train.shown and "mask" in train.shown[0]:
+        report.pictures["pictures and masks"] = masked_grid(train.shown[:EXAMPLES], len(names))
+    elif train.shown and names and train.labels:
+        report.pictures["pictures of every class"] = labelled_grid(train.shown, names)
+    elif train.shown:
+        report.pictures["pictures of every part"] = parts_grid({name: part.shown for name, part in parts.items()})
+    if train.shown:
+        seen = {"train": as_trained(trainer, data)}
+        report.pictures["pictures as a training sees them, changed at random"] = parts_grid(seen)
+    columns = columns_of(train, getattr(data, "feature_names", []))
+    if columns:
+        report.pictures["values of the training part"] = histograms(columns)
+    if train.times:
+        series = {name: moments(data, name) for name in PARTS}
+        report.pictures["the target in time, part by part"] = in_time(series)
+
+
+def columns_of(train: Part, names: list[str]) -> dict[str, np.ndarray]:
+    """Return the numbers of which histograms are drawn, by their names."""
+    columns: dict[str, np.ndarray] = {}
+    for name, values in train.fields.items():
+        if name not in DRAWN or not values.kept or values.dtype.startswith("int"):
+            continue
+        kept = np.concatenate(values.kept)
+        if kept.ndim == 1:
+            columns["pixels" if name == "image" else name] = kept
+        else:
+            titles = names if len(names) == kept.shape[1] else [f"{name} {i}" for i in range(kept.shape[1])]
+            columns |= {title: kept[:, i] for i, title in enumerate(titles)}
+    if train.lengths:
+        columns["characters of a text"] = np.array(train.lengths)
+    return columns
+
+
+def moments(data: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return when, in seconds since 1970, and how large the target is in a part."""
+    found = [(batch["time"][:, 0], batch["target"][:, 0]) for _, batch in batches(data, part)]
+    times, values = (torch.cat(columns).numpy() for columns in zip(*found, strict=True))
+    return times, values
+
+
+def as_trained(trainer: Trainer, data: Any) -> list[dict[str, Any]]:
+    """Return the first training pictures with their random changes."""
+    batch = next(iter(data.train_dataloader()))
+    data.trainer, before = trainer, trainer.training
+    trainer.training = True
+    image = data.on_after_batch_transfer(batch, 0)["image"]
+    trainer.training = before
+    return [{"image": picture} for picture in image[:EXAMPLES]]
 
 
 def shown(image: Tensor) -> Image.Image:

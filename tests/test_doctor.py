@@ -18,7 +18,7 @@ from conftest import ROOT
 from recipes import RECIPES
 from test_engine import one_line, weights
 
-import engine.doctor
+import engine.ailments
 from datamodules.tabular import TabularCSVDataModule
 from engine.doctor import Doctor
 from engine.watch import Watch
@@ -143,13 +143,13 @@ def test_data_slower_than_the_net(tasklight, monkeypatch):
         return original(data, batch, index)
 
     monkeypatch.setattr(TabularCSVDataModule, "on_after_batch_transfer", dawdle)
-    monkeypatch.setattr(engine.doctor, "WAITED", 0.5)
+    monkeypatch.setattr(engine.ailments, "WAITED", 0.5)
     flags = learn(*points(600), "--data.batch_size", "16", epochs=2)
     assert tasklight(*flags)[0] == 0
     assert list(told()) == ["slow_data"]
     step, wait = (float(number) for number in re.findall(r"([\d.]+) ms", told()["slow_data"]))
     assert step < 20 <= wait
-    monkeypatch.setattr(engine.doctor, "WAITED", 1000)
+    monkeypatch.setattr(engine.ailments, "WAITED", 1000)
     assert tasklight(*flags)[0] == 0 and told(number=1) == {}
 
 
