@@ -17,11 +17,13 @@ import torch
 import yaml
 from conftest import ROOT, SMALL, UNET, write_masked_pictures
 from PIL import Image
+from torch import nn
 
 from engine.arguments import arrange
 from engine.cache import cached
 from engine.loggers import TableLogger, dashboard_mode
 from engine.runs import new_run
+from engine.speed import spare_lstms
 from tasks.segmentation import SegmentationTask
 
 FIT = ["fit", "--config", UNET, *SMALL]
@@ -555,3 +557,16 @@ def test_a_run_may_be_filed_under_another_name(tasklight):
     assert Path("runs/variant/0/summary.json").is_file() and not Path("runs/unet").exists()
     code, out, _ = tasklight("test", "--config", UNET, "--recipe", "variant")
     assert code == 0 and "runs/variant/0" in out
+
+
+def test_lstms_calculate_in_bf16_on_any_cpu():
+    torch.manual_seed(0)
+    lstm, series = nn.LSTM(3, 4, batch_first=True), torch.rand(2, 5, 3)
+    expected, _ = lstm(series)
+    spare_lstms(nn.Sequential(lstm))
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = lstm(series)
+        with pytest.raises(RuntimeError):
+            lstm(series[..., :2])
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.02)
+    assert torch.backends.mkldnn.enabled
