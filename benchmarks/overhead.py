@@ -69,6 +69,7 @@ class Loop:
     def __init__(self, task: LightningModule, optimizers: list[torch.optim.Optimizer], batches: Iterator[Any]) -> None:
         self.task, self.optimizers, self.batches = task, optimizers, batches
         self.waiting = 0.0  # seconds spent on data
+        self.steps = 0  # taken so far: nets that take turns count them
 
     def run(self, steps: int) -> None:
         """Take some steps."""
@@ -82,13 +83,15 @@ class Loop:
                 loss.backward()
                 self.optimizers[0].step()
             else:
-                with patch.multiple(
+                turns = patch.multiple(
                     sys.modules[type(self.task).__module__],
                     in_turns=lambda _: self.optimizers,
                     minimize=minimize,
                     follow_schedules=lambda _: None,
-                ):
+                )
+                with turns, patch.object(type(self.task), "global_step", self.steps):
                     self.task.training_step(batch, step)
+            self.steps += 1
 
 
 def minimize(
@@ -98,12 +101,13 @@ def minimize(
     batch_idx: int,
     accumulate: int,
     keep_graph: bool = False,
-) -> None:
+) -> bool:
     """Take a step as one would without Lightning, for tasks whose nets take turns."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     loss.backward(inputs=parameters, retain_graph=keep_graph)
     optimizer.step()
     optimizer.zero_grad()
+    return True
 
 
 class Turns(Callback):
@@ -115,6 +119,10 @@ class Turns(Callback):
         self.since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.since = time.process_time()
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the other loops, of the task as it is after its first turn, which only warms up."""
         datamodule: Any = getattr(trainer, "datamodule", None)
         loader = datamodule.train_dataloader()
 
@@ -144,7 +152,6 @@ class Turns(Callback):
                 same = {name: value for name, value in settings.items() if name in wanted}
                 optimizers.append(type(optimizer)(parameters, **same))
             self.loops[loop] = Loop(task, optimizers, source)
-        self.since = time.process_time()
 
     def alone(self, task: LightningModule) -> LightningModule:
         """Return a copy of a task that knows no trainer and logs nothing."""
@@ -159,6 +166,8 @@ class Turns(Callback):
     ) -> None:
         if trainer.global_step % STEPS == 0:
             self.seconds["a"].append(time.process_time() - self.since)
+            if not self.loops:
+                self.prepare(trainer, pl_module)
             for name, loop in self.loops.items():
                 started = time.process_time()
                 loop.run(STEPS)
