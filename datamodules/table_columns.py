@@ -11,6 +11,10 @@ from torch.utils.data import Dataset
 from datamodules.csv_table import Table, read_csv
 from engine.errors import UserError, fault, some
 
+FAULTY = 0.1  # share of text up to which a column still is one of numbers, with faults in it
+MOST_CATEGORIES = 100  # of a column; rarer ones are taken for unknown
+KINDS = ("number", "category")  # of columns that are used
+
 # What ``encoded`` does, for programs that use an export.
 HOW = (
     "for every column: of categories, 1 for the one of the cell, else 0; of numbers, the number, its median where the "
@@ -41,6 +45,35 @@ class Column:
     def num_features(self) -> int:
         """Features that are made of the column."""
         return len(self.categories) if self.median is None else 1 + (self.lowest is not None) + self.missing
+
+
+def kind_of(table: Table, name: str, is_target: bool) -> str:
+    """Return what a column is taken for: ``number``, ``category``, or why it is left out, which no target is."""
+    missing, wrong = table.missing(name), table.text(name).sum()
+    entries = table.cells[name][~missing]
+    kind = "number" if wrong < len(entries) and wrong <= max(1, FAULTY * len(entries)) else "category"
+    if is_target:
+        return kind
+    if (np.diff(table.values[name]) == 1).all() and table.values[name].iloc[0] in (0, 1):
+        return "row numbers"
+    distinct = entries.nunique()
+    if distinct + missing.any() < 2:
+        return "the same everywhere"
+    if kind == "category" and distinct > max(20, len(table) / 2):
+        return "another text in almost every row"
+    return kind
+
+
+def column_of(table: Table, name: str, kind: str) -> Column:
+    """Return what training rows say about a column of a kind."""
+    missing = table.missing(name)
+    if kind == "category":
+        counts = table.cells[name].where(~missing, "").value_counts()
+        return Column(name, categories=sorted(counts.index[:MOST_CATEGORIES]))
+    values = table.values[name].dropna()
+    median = float(values.median()) if len(values) else 0.0
+    lowest = float(values.min()) if values.nunique() > 2 else None
+    return Column(name, median, lowest, bool(missing.any()))
 
 
 class UnlabelledTables(Dataset[dict[str, Any]]):

@@ -18,13 +18,21 @@ from datamodules.batches import ordered, shuffled
 from datamodules.csv_files import MISSING
 from datamodules.csv_table import Table, join, read_csv
 from datamodules.picture_store import PARTS, split_by_content
-from datamodules.table_columns import HOW, Column, UnlabelledTables, encoded, find_tables, notes, refuse_text
+from datamodules.table_columns import (
+    HOW,
+    KINDS,
+    Column,
+    UnlabelledTables,
+    column_of,
+    encoded,
+    find_tables,
+    kind_of,
+    notes,
+    refuse_text,
+)
 from datamodules.table_leaks import columns_that_say_target
 from engine.errors import UserError, fault, note, some
 
-FAULTY = 0.1  # share of text up to which a column still is one of numbers, with faults in it
-MOST_CATEGORIES = 100  # of a column; rarer ones are taken for unknown
-KINDS = ("number", "category")  # of columns that are used
 MEASURED = 8192  # rows in a batch that is not trained on
 
 
@@ -107,27 +115,8 @@ class TabularDataModule(LightningDataModule):
     def kinds(self) -> dict[str, str]:
         """What every column is taken for: ``number``, ``category``, or why it is left out."""
         table, _, _ = self.source
-        return {name: self._kind(table, name) for name in table.cells}
-
-    def _kind(self, table: Table, name: str) -> str:
-        missing, text = table.missing(name), table.text(name)
-        entries = table.cells[name][~missing]
-        if name in self.ignore:
-            return "as told"
-        if name in self.categories:
-            return "category"
-        wrong = text.sum()
-        kind = "number" if wrong < len(entries) and wrong <= max(1, FAULTY * len(entries)) else "category"
-        if name == self.target:
-            return kind
-        if (np.diff(table.values[name]) == 1).all() and table.values[name].iloc[0] in (0, 1):
-            return "row numbers"
-        distinct = entries.nunique()
-        if distinct + missing.any() < 2:
-            return "the same everywhere"
-        if kind == "category" and distinct > max(20, len(table) / 2):
-            return "another text in almost every row"
-        return kind
+        told = dict.fromkeys(self.categories, "category") | dict.fromkeys(self.ignore, "as told")
+        return {name: told.get(name) or kind_of(table, name, name == self.target) for name in table.cells}
 
     @cached_property
     def parts(self) -> np.ndarray:
@@ -163,20 +152,8 @@ class TabularDataModule(LightningDataModule):
     @cached_property
     def _columns(self) -> list[Column]:
         table, _, _ = self.source
-        table, columns = table[self.parts == "train"], []
-        for name, kind in self.kinds.items():
-            if name == self.target or kind not in KINDS:
-                continue
-            missing = table.missing(name)
-            if kind == "number":
-                values = table.values[name].dropna()
-                median = float(values.median()) if len(values) else 0.0
-                lowest = float(values.min()) if values.nunique() > 2 else None
-                columns.append(Column(name, median, lowest, bool(missing.any())))
-            else:
-                counts = table.cells[name].where(~missing, "").value_counts()
-                columns.append(Column(name, categories=sorted(counts.index[:MOST_CATEGORIES])))
-        return columns
+        table, kinds = table[self.parts == "train"], self.kinds.items()
+        return [column_of(table, name, kind) for name, kind in kinds if name != self.target and kind in KINDS]
 
     @property
     def num_features(self) -> int:
