@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from datamodules.batches import ordered, shuffled
 from datamodules.csv_files import CSVFile
 from datamodules.picture_store import PARTS, split_by_content
-from datamodules.text import read_text
+from datamodules.text_files import read_text
 from datamodules.tokenization import Kind, kept_tokenizer, tokenizer_of
 from datamodules.tokenized_texts import TokenizedTexts, UnlabelledTexts
 from engine.errors import UserError, fault, note

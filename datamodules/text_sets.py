@@ -7,7 +7,8 @@ from typing import Literal
 
 import pooch
 
-from datamodules.text import TextDataModule, read_text
+from datamodules.text import TextDataModule
+from datamodules.text_files import read_text
 from datamodules.tokenization import Kind
 from engine.errors import UserError
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from datamodules.batches import ResumableLoader, batched, shuffled
 from datamodules.picture_store import PARTS, split_by_content
 from datamodules.sentence_pairs import BEGIN, END, SPECIAL, BucketedBatches, Pairs, SentencePairs, Sentences
-from datamodules.text import find_texts, read_text
+from datamodules.text_files import find_texts, read_text
 from datamodules.tokenization import UNKNOWN, Kind, kept_tokenizer
 from engine.errors import UserError, fault, note
 

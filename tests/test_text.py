@@ -17,7 +17,8 @@ from test_engine import one_line
 from tokenizers import Tokenizer
 
 from datamodules.python_reference import SHARED, PythonReferenceDataModule, split_topics, topics
-from datamodules.text import TextFolderDataModule, read_text, split_off
+from datamodules.text import TextFolderDataModule, split_off
+from datamodules.text_files import read_text
 from datamodules.text_sets import TextSetDataModule
 from datamodules.text_windows import MeasuredWindows, TrainingWindows
 from datamodules.tokenization import encode, learn_tokenizer
