@@ -120,6 +120,11 @@ class CLI(LightningCLI):
             "export": unused,
         }
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        if subcommand != self.arguments.verb:
+            return self.init_parser()  # nobody asks for its arguments; to make all of them takes longer
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--recipe", type=str, default="", help="Name of the folder below runs/ (default: the config's)"

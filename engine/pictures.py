@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def show(task: LightningModule, name: str, picture: Image.Image) -> None:
             logger.experiment.add_image(f"pictures/{name}", pixels, task.global_step, dataformats="HWC")
 
 
+@cache
 def palette(num_classes: int) -> np.ndarray:
     """Return a colour for every class id, uint8 (256, 3): black for 0, then distinct ones; white for 255 (ignored)."""
     colours = np.zeros((256, 3), np.uint8)
@@ -261,7 +263,10 @@ def curves(table: Path) -> Image.Image:
     panels = {name: keys for name, keys in panels.items() if name not in details}
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.6 * lines), dpi=110, layout="constrained")
+    width, height = 3.6 * columns, 2.6 * lines  # inches
+    figure = Figure(figsize=(width, height), dpi=110)
+    # Room for ticks and titles in inches; to have it measured takes as long as to draw the figure.
+    figure.subplots_adjust(0.6 / width, 0.45 / height, 1 - 0.15 / width, 1 - 0.3 / height, 0.75 / 2.85, 0.75 / 1.85)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis, (name, shown) in zip(axes, panels.items(), strict=False):
         for key in shown:

@@ -51,7 +51,8 @@ def beam_search(
         done = done.gather(1, rows) | (tokens == end)
         lengths = lengths.gather(1, rows)
         places = (rows + beam * torch.arange(B, device=device)[:, None]).flatten()
-        state = picked(state, places)
+        if beam > 1:  # else every text goes on from itself
+            state = picked(state, places)
         texts = torch.cat([texts[places], tokens.view(-1, 1)], dim=1)
         if done.all():
             break

@@ -35,6 +35,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
+def brief_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let translations be short: a net that has hardly learned never ends one."""
+    monkeypatch.setattr("tasks.translation.LONGEST", (1, 4))
+
+
+@pytest.fixture
 def brief_lessons(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nets that judge enlarged photos learn from few batches, where it matters little what they say."""
     monkeypatch.setattr("tasks.adversarial_super_resolution.LESSON", 10)

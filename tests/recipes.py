@@ -755,14 +755,14 @@ RECIPES = {
             *("--model.net.width", "128", "--model.net.dim", "128"),
         ],
     ),
-    "gpt": language_model(["--model.net.dim", "24"], ["--model.net.dim", "96"]),
+    "gpt": language_model(["--model.net.dim", "24", "--model.net.depth", "1"], ["--model.net.dim", "96"]),
     "translation_attention": translator(
         ["--model.net.dim", "16", "--model.net.width", "24"],
         ["--model.net.dim", "32", "--model.net.width", "64", "--model.optimizer.lr", "1e-2"],
     ),
     "transformer": translator(["--model.net.dim", "16", "--model.net.depth", "1"], []),
     "bert": Recipe(
-        small=["--model.net.dim", "16", "--data.num_train", str(TRAINED)],
+        small=["--model.net.dim", "16", "--model.net.depth", "1", "--data.num_train", str(TRAINED)],
         by_heart=[
             *("--data.num_train", "300", "--data.context", "32", "--data.batch_size", "32"),
             *("--model.net.dim", "128", "--trainer.max_epochs", "400"),

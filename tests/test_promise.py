@@ -71,7 +71,7 @@ def recipe(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def promised(request: pytest.FixtureRequest, brief_lessons: None) -> None:
+def promised(request: pytest.FixtureRequest, brief_lessons: None, brief_texts: None) -> None:
     """Tell the matrix, which may be another process, what a test proves."""
     if marker := request.node.get_closest_marker("promise"):
         request.node.user_properties.append(("promise", [*marker.args, request.node.callspec.params["recipe"]]))
