@@ -5,7 +5,7 @@ Its texts differ a little from one version of Python to the next (python.org, PS
 
 import ast
 import sysconfig
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from datamodules.text_classification import TextClassificationDataModule, Texts
@@ -61,8 +61,10 @@ class DocstringsDataModule(TextClassificationDataModule):
         return Texts(list(own), list(own.values()), ["train"] * len(own))
 
 
-def docstrings(place: Path) -> Iterator[str]:
-    """Give the docstrings of the classes and functions in a file, or in all files below a folder, tests left out."""
+@cache
+def docstrings(place: Path) -> list[str]:
+    """Return the docstrings of the classes and functions in a file, or in all files below a folder, tests left out."""
+    texts = []
     for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
         if "test" in path.parts:
             continue
@@ -70,4 +72,5 @@ def docstrings(place: Path) -> Iterator[str]:
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 text = ast.get_docstring(node) or ""
                 if len(text) >= SHORTEST:
-                    yield text
+                    texts.append(text)
+    return texts

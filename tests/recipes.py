@@ -695,9 +695,9 @@ RECIPES = {
     "srresnet": Recipe(
         small=["--model.net.width", "4", "--data.windows", "64", "--data.crop", "32", "--data.max_side", "96"],
         by_heart=[
-            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "250"),
+            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "130"),
             *("--model.scale", "2", "--model.optimizer.lr", "2e-3"),
-            *("--data.crop", "32", "--data.max_side", "32", "--data.turn", "false"),
+            *("--data.crop", "20", "--data.max_side", "20", "--data.turn", "false"),
         ],
         own=own_photos,
         inputs=two_pictures,
@@ -711,10 +711,10 @@ RECIPES = {
             *("--model.discriminator.width", "4"),
         ],
         by_heart=[
-            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "150"),
+            *("--model.net.width", "32", "--data.windows", "16", "--trainer.max_epochs", "110"),
             *("--model.scale", "2", "--model.optimizer.lr", "2e-3"),
             *("--model.pixels_first", "0"),  # the opponent is there all the time
-            *("--data.crop", "32", "--data.max_side", "32", "--data.turn", "false"),
+            *("--data.crop", "20", "--data.max_side", "20", "--data.turn", "false"),
         ],
         own=own_photos,
         inputs=two_pictures,
@@ -739,7 +739,7 @@ RECIPES = {
     "captcha_crnn": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "200"],
         by_heart=[
-            *("--data.num_train", "16", "--data.batch_size", "16", "--trainer.max_epochs", "140"),
+            *("--data.num_train", "16", "--data.batch_size", "16", "--trainer.max_epochs", "90"),
             *("--model.net.hidden", "64", "--model.optimizer.lr", "3e-3"),
         ],
         own=own_captchas,

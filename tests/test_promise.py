@@ -29,6 +29,7 @@ from test_engine import one_line, table, weights
 
 from engine.recipes import recipes
 from engine.watch import Watch
+from tasks.translation import LONGEST
 
 NAMES = [path.stem for path in recipes()]
 TASKS = {path.stem: yaml.safe_load(path.read_text())["model"]["class_path"] for path in reversed(recipes())}
@@ -191,7 +192,8 @@ def test_mixed_precision(recipe, tasklight, finished):
 
 @pytest.mark.parametrize("recipe", params(SHARED), indirect=True)
 @pytest.mark.promise(9, "several devices")
-def test_several_devices(recipe, tasklight, tmp_path):
+def test_several_devices(recipe, tasklight, tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.translation.LONGEST", LONGEST)  # as the other processes have it
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"):
         environment.pop(name, None)
