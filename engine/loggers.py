@@ -116,7 +116,7 @@ class DashboardLogger(WandbLogger):
         earlier = sorted(folder.glob("wandb/*run-*-*"))
         super().__init__(
             name=name or f"{folder.parent.name}-{folder.name}",
-            save_dir=save_dir,
+            save_dir=str(folder.absolute()),  # W&B's own process may have started elsewhere
             project=project,
             id=earlier[-1].name.rsplit("-", 1)[-1] if earlier else None,
             mode=dashboard_mode(),
@@ -134,7 +134,7 @@ class DashboardLogger(WandbLogger):
     def close(self) -> None:
         """End the run and say how to look at what was recorded offline."""
         run, mode = self.experiment, self._wandb_init["mode"]
-        folder = Path(run.dir).parent
+        folder = os.path.relpath(Path(run.dir).parent)
         run.finish()
         if mode == "offline":
             print(f" dashboard  wandb leet {folder}, or wandb sync {folder}")

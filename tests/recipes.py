@@ -18,7 +18,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from test_captcha import some_texts, write_captchas
 
 TRAINED = 9000  # characters that language models are trained on
-PHRASES = 1600  # pairs that translators are trained on
+PHRASES = 800  # pairs that translators are trained on
 
 
 @dataclass
@@ -277,7 +277,7 @@ def adversary() -> Recipe:
     return Recipe(
         small=["--model.net.width", "4", "--model.discriminator.width", "4", "--data.num_train", "200"],
         by_heart=[
-            *("--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "200"),
+            *("--data.num_train", "64", "--data.batch_size", "64", "--trainer.max_epochs", "160"),
             *("--model.net.width", "16", "--model.discriminator.width", "16"),
         ],
         own=own_pictures,
@@ -641,7 +641,7 @@ RECIPES = {
     ),
     "unet": Recipe(
         small=["--model.net.width", "4", "--data.num_train", "160"],
-        by_heart=["--data.num_train", "16", "--trainer.max_epochs", "200", "--model.net.width", "16"],
+        by_heart=["--data.num_train", "16", "--trainer.max_epochs", "150", "--model.net.width", "16"],
         own=own_masks,
         inputs=two_pictures,
         outputs=("_mask.png", "_overlay.png"),

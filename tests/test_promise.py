@@ -35,7 +35,7 @@ NAMES = [path.stem for path in recipes()]
 TASKS = {path.stem: yaml.safe_load(path.read_text())["model"]["class_path"] for path in reversed(recipes())}
 FIRST = {task: name for name, task in TASKS.items()}.values()  # a recipe of every task
 EXPORTED = ("housing", "dcgan")  # the quickest
-SHARED = ("stock_linear", "transformer", "dcgan")  # they gather most over devices
+SHARED = ("transformer", "dcgan")  # they gather most over devices
 EPOCHS = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
 
 
