@@ -30,7 +30,7 @@ from engine.predictions import PredictionWriter
 from engine.record import Record, checkpointing
 from engine.report import print_differences
 from engine.runs import folder_of, new_run
-from engine.speed import slow_precision, spare_lstms
+from engine.speed import clip_unscaled, slow_precision, spare_lstms
 from engine.watch import Watch
 
 # What the data know and the task needs, to build the net among other things.
@@ -230,6 +230,7 @@ class CLI(LightningCLI):
                 super().instantiate_classes()
                 # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
                 self.model.to(memory_format=torch.channels_last)
+                clip_unscaled(self.trainer.precision_plugin)
                 if slow_precision(self.trainer.precision, self.trainer.strategy.root_device):
                     spare_lstms(self.model)
                 if self.arguments.verb not in WITHOUT_DATA:

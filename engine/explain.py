@@ -32,6 +32,10 @@ def user_line(error: BaseException, argv: list[str]) -> str | None:
             return f"a config may not name {denied[1]}; if you trust it, set TASKLIGHT_ALLOW={package}"
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         return f"the checkpoint does not fit the net: {one_line(str(error).partition(':')[2])[:200]}"
+    if "does not allow for gradient clipping" in str(error):  # one that undoes the scaling of 16-mixed itself
+        return (
+            "a fused optimizer cannot clip gradients in 16-mixed; add --model.optimizer.fused false, or take bf16-mixed"
+        )
     if re.search(r"gloo.*(Connection (reset|closed)|[Tt]imed out)", str(error)):
         return (
             "another process of this run has died or hangs; go on with --ckpt_path last, or let torchrun "

@@ -16,14 +16,16 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, SMALL, UNET, write_masked_pictures
+from lightning.pytorch.plugins import MixedPrecision
 from PIL import Image
 from torch import nn
 
 from engine.arguments import arrange
 from engine.cache import cached
+from engine.explain import user_line
 from engine.loggers import TableLogger, dashboard_mode
 from engine.runs import new_run
-from engine.speed import spare_lstms
+from engine.speed import clip_unscaled, spare_lstms
 from tasks.segmentation import SegmentationTask
 
 FIT = ["fit", "--config", UNET, *SMALL]
@@ -571,3 +573,19 @@ def test_lstms_calculate_in_bf16_on_any_cpu():
             lstm(series[..., :2])
     torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.02)
     assert torch.backends.mkldnn.enabled
+
+
+def test_gradients_in_bfloat16_are_clipped_before_fused_optimizers():
+    net = nn.Linear(3, 1)
+    net(torch.ones(1, 3)).sum().backward()  # every gradient is 1
+    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+    precision = MixedPrecision("bf16-mixed", "cpu")
+    clip_unscaled(precision)
+    precision.clip_gradients(optimizer, 0.5)
+    norm = torch.cat([parameter.grad.flatten() for parameter in net.parameters()]).norm()
+    assert norm == pytest.approx(0.5, rel=1e-4)
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    clip_unscaled(scaled)
+    with pytest.raises(RuntimeError) as error:
+        scaled.clip_gradients(optimizer, 0.5)
+    assert "--model.optimizer.fused false" in str(user_line(error.value, []))
