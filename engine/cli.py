@@ -172,6 +172,8 @@ class CLI(LightningCLI):
         torch.set_flush_denormal(True)  # tiny numbers slow a CPU down tenfold
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")
+        else:  # optimizers look for a GPU at every step, in Lightning's way for 0.2 ms
+            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         for fact in FACTS:
             if config.model.init_args.get(fact) is not None:
                 raise UserError(f"model.{fact} comes from the data and cannot be set")
