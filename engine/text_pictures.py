@@ -104,10 +104,11 @@ def alignment(shares: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -
             label = Image.new("RGB", (top, LINE), "white")
             ImageDraw.Draw(label).text((PAD // 2, LINE // 2), token, INK, letters, anchor="lm")
             sheet.paste(label.rotate(90, expand=True), (middle - LINE // 2, 0))
+    colours = (255 * colormaps["Blues"](shares)[..., :3]).round().astype(int)
     for y, token in enumerate(rows):
         draw.text((left - PAD // 2, top + y * side + side // 2), token, INK, letters, anchor="rm")
         for x in range(len(columns)):
-            red, green, blue, _ = (round(255 * shade) for shade in colormaps["Blues"](float(shares[y, x])))
+            red, green, blue = colours[y, x].tolist()
             corner = (left + x * side, top + y * side)
             draw.rectangle([corner, (corner[0] + side - 2, corner[1] + side - 2)], (red, green, blue))
     return sheet

@@ -197,7 +197,8 @@ def test_several_devices(recipe, tasklight, tmp_path, monkeypatch):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"):
         environment.pop(name, None)
-    command = [sys.executable, str(ROOT / "train.py"), *quiet(recipe, "--trainer.devices", "2")]
+    flags = ["--trainer.devices", "2", "--trainer.max_epochs", "1"]
+    command = [sys.executable, str(ROOT / "train.py"), *quiet(recipe, *flags)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "runs" / recipe).iterdir()] == ["0"]
