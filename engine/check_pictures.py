@@ -13,7 +13,8 @@ from torch import Tensor
 from engine.check_page import Report
 from engine.check_parts import EXAMPLES, PARTS, Part, batches, class_names
 from engine.fonts import font
-from engine.pictures import ACCENT, INK, MUTED, grid, mask_picture, middle, picture_of, rendered
+from engine.pictures import ACCENT, INK, MUTED, grid, mask_picture, middle, picture_of
+from engine.plots import rendered
 
 MOST_ROWS = 12  # classes that are shown with pictures
 MOST_PANELS = 24  # columns that are shown as histograms

@@ -5,7 +5,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from engine.pictures import lines, show
+from engine.pictures import show
+from engine.plots import lines
 
 EVERY = 10  # steps between two looks
 

@@ -18,7 +18,8 @@ from torch import Tensor, distributed
 from engine.contract import Task
 from engine.doctor import Doctor
 from engine.loggers import TableLogger
-from engine.pictures import curves, show
+from engine.pictures import show
+from engine.plots import curves
 from engine.runs import write_json
 
 

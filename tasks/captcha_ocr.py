@@ -16,7 +16,8 @@ from torchmetrics import MeanMetric
 from torchmetrics.text import CharErrorRate
 
 from engine.errors import UserError
-from engine.pictures import grid, heatmap, picture_of, show
+from engine.pictures import grid, picture_of, show
+from engine.plots import heatmap
 from engine.schedules import WarmupCosine, progress, scheduled
 from nets.ctc import beam_search, greedy
 

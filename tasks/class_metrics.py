@@ -16,7 +16,8 @@ from torchmetrics.classification import (
 
 from engine.checkpoints import read_best
 from engine.errors import UserError
-from engine.pictures import bars, heatmap, reliability, show
+from engine.pictures import show
+from engine.plots import bars, heatmap, reliability
 
 
 def classification_metrics(num_classes: int) -> MetricCollection:

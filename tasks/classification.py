@@ -14,7 +14,8 @@ from torchmetrics import MetricCollection
 from torchvision.transforms.v2 import CutMix, MixUp
 
 from engine.errors import UserError
-from engine.pictures import decision_regions, grid, picture_of, show
+from engine.pictures import grid, picture_of, show
+from engine.plots import decision_regions
 from engine.schedules import WarmupCosine, scheduled
 from tasks.class_metrics import classification_metrics, filled_table, report, start_from
 

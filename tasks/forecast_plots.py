@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from engine.pictures import ACCENT, INK, MUTED, rendered
+from engine.pictures import ACCENT, INK, MUTED
+from engine.plots import rendered
 from tasks.forecast_metrics import changes, measured, per_step
 
 ZOOM = 60  # forecasts shown from near

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
-from engine.pictures import bars, show
+from engine.pictures import show
+from engine.plots import bars
 from engine.schedules import WarmupCosine, parameter_groups, scheduled
 from engine.text_pictures import text_table
 

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
 
 from engine.errors import UserError
-from engine.pictures import ACCENT, INK, MUTED, rendered, show
+from engine.pictures import ACCENT, INK, MUTED, show
+from engine.plots import rendered
 from engine.schedules import WarmupCosine, scheduled
 
 LARGE = 10_000  # rows from which on scikit-learn advises to boost on histograms

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from engine.pictures import bars, grid, mask_picture, overlay, show
+from engine.pictures import grid, mask_picture, overlay, show
+from engine.plots import bars
 from engine.schedules import WarmupCosine, scheduled
 
 IGNORE = 255  # class of pixels that count for nothing

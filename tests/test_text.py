@@ -24,7 +24,7 @@ from datamodules.text_windows import MeasuredWindows, TrainingWindows
 from datamodules.tokenization import encode, learn_tokenizer
 from engine.errors import UserError
 from engine.fonts import font
-from engine.pictures import bars
+from engine.plots import bars
 from engine.text_pictures import text_heat, text_table, wrapped
 from nets.attention import SelfAttention
 from nets.gpt import GPT
