@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import ordered, shuffled
 from datamodules.csv_files import MISSING
-from datamodules.table_columns import HOW, Column, UnlabelledTables, find_tables
+from datamodules.table_columns import HOW, Column, UnlabelledTables
+from datamodules.user_files import find_files
 
 ROWS = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 LABELS = torch.tensor([0, 1, 1, 0])  # whether exactly one of both is 1
@@ -85,7 +86,7 @@ class XorDataModule(LightningDataModule):
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files with the columns ``a`` and ``b`` as a data set for ``predict_step``."""
-        return UnlabelledTables(find_tables(paths), COLUMNS)
+        return UnlabelledTables(find_files(paths, "*.csv"), COLUMNS)
 
     def preparation(self) -> dict[str, Any]:
         return {

@@ -113,16 +113,6 @@ class UnlabelledTables(Dataset[dict[str, Any]]):
         return self.samples[index]
 
 
-def find_tables(paths: list[Path]) -> list[Path]:
-    """Return the CSV files among the paths and in the folders among them."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-        found += sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    return found
-
-
 def encoded(table: Table, columns: list[Column]) -> np.ndarray:
     """Return the features of rows, float32 (N, num_features).
 

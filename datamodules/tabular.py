@@ -25,12 +25,12 @@ from datamodules.table_columns import (
     UnlabelledTables,
     column_of,
     encoded,
-    find_tables,
     kind_of,
     notes,
     refuse_text,
 )
 from datamodules.table_leaks import columns_that_say_target
+from datamodules.user_files import find_files
 from engine.errors import UserError, fault, note, some
 
 MEASURED = 8192  # rows in a batch that is not trained on
@@ -326,7 +326,7 @@ class TabularDataModule(LightningDataModule):
 
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTables:
         """Return the user's CSV files, and those in folders, as a data set for ``predict_step``."""
-        return UnlabelledTables(find_tables(paths), self.columns)
+        return UnlabelledTables(find_files(paths, "*.csv"), self.columns)
 
     def preparation(self) -> dict[str, Any]:
         return {

@@ -18,9 +18,10 @@ from datamodules.batches import (
     shuffled,
 )
 from datamodules.picture_store import PARTS
-from datamodules.text_files import find_texts, read_text, read_texts
+from datamodules.text_files import TEXTS, read_text, read_texts
 from datamodules.text_windows import MeasuredWindows, TrainingWindows
 from datamodules.tokenization import UNKNOWN, Kind, encode, kept_tokenizer
+from datamodules.user_files import find_files
 from engine.errors import UserError, fault, note, some
 
 LOST = {"\ufffd", "\0"}  # what a wrong encoding leaves of letters
@@ -159,7 +160,7 @@ class TextDataModule(LightningDataModule):
     def predict_dataset(self, paths: list[Path]) -> Prompts:
         """Return the user's text files, and those below folders, as prompts for ``predict_step``."""
         texts, skipped = {}, []
-        for path in find_texts(paths):
+        for path in find_files(paths, TEXTS):
             try:
                 texts[str(path)] = read_text(path).removesuffix("\n")
             except UserError as error:
@@ -223,7 +224,7 @@ class TextFolderDataModule(TextDataModule):
         """Tell by ``note`` also where the files have signs that stand for letters which were lost."""
         lost = [
             f"{path}:{number}"
-            for path in find_texts([self.root])
+            for path in find_files([self.root], TEXTS)
             for number, line in enumerate(path.read_text("utf-8", errors="ignore").split("\n"), start=1)
             if LOST & set(line)
         ]

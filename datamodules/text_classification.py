@@ -19,11 +19,12 @@ from datamodules.picture_store import PARTS, split_by_content
 from datamodules.text_files import read_text
 from datamodules.tokenization import Kind, kept_tokenizer, tokenizer_of
 from datamodules.tokenized_texts import TokenizedTexts, UnlabelledTexts
+from datamodules.user_files import find_files
 from engine.errors import UserError, fault, note
 
 CUT = 0.5  # share of the texts from which on it is told that they are cut off
 MEASURED = 256  # texts in a batch of val and test
-TABLES = (".csv", ".tsv", ".txt")
+TABLES = ("*.csv", "*.tsv", "*.txt")
 
 
 @dataclass
@@ -182,7 +183,7 @@ class TextClassificationDataModule(LightningDataModule):
     def predict_dataset(self, paths: list[Path]) -> UnlabelledTexts:
         """Return the user's texts, each a ``.txt`` file or a row of a table, as a data set for ``predict_step``."""
         texts, tables, skipped = [], [], []
-        for path in find_files(paths):
+        for path in find_files(paths, *TABLES):
             try:
                 if path.suffix == ".txt":
                     texts.append((str(path), read_text(path)))
@@ -264,7 +265,7 @@ class TextClassificationCSVDataModule(TextClassificationDataModule):
         if self.root.is_file():
             return {"train": self.root}
         files: dict[str, Path] = {}
-        for path in find_files([self.root]):
+        for path in find_files([self.root], *TABLES):
             for part in PARTS:
                 if path.stem == part or path.stem.endswith(f"_{part}"):
                     if part in files:
@@ -273,16 +274,6 @@ class TextClassificationCSVDataModule(TextClassificationDataModule):
         if "train" not in files:
             raise UserError(f"{self.root} has no file whose name ends in 'train' ({', '.join(TABLES)})")
         return files
-
-
-def find_files(paths: list[Path]) -> list[Path]:
-    """Return the files among the paths, and the tables and texts in the folders among them, sorted."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-        found += sorted(file for file in path.iterdir() if file.suffix in TABLES) if path.is_dir() else [path]
-    return found
 
 
 def read_table(path: Path) -> CSVFile:

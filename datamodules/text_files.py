@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from datamodules.user_files import find_files
 from engine.errors import UserError, fault
+
+TEXTS = "**/*.txt"  # of a folder
 
 
 def read_texts(place: Path) -> str:
@@ -11,7 +14,7 @@ def read_texts(place: Path) -> str:
     Raises:
         UserError: There is no text, or it is not UTF-8.
     """
-    found = find_texts([place])
+    found = find_files([place], TEXTS)
     empty = [path for path in found if not path.stat().st_size]
     if empty and len(found) > 1:
         fault(f"{len(empty)} file(s) are empty", list(map(str, empty)))
@@ -20,16 +23,6 @@ def read_texts(place: Path) -> str:
     if not text.strip():
         raise UserError(f"{place} holds no text (.txt)")
     return text
-
-
-def find_texts(paths: list[Path]) -> list[Path]:
-    """Return the files among the paths and the ``.txt`` files below the folders among them, sorted."""
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist")
-        found += sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    return found
 
 
 def read_text(path: Path) -> str:

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from datamodules.batches import ResumableLoader, batched, shuffled
 from datamodules.picture_store import PARTS, split_by_content
 from datamodules.sentence_pairs import BEGIN, END, SPECIAL, BucketedBatches, Pairs, SentencePairs, Sentences
-from datamodules.text_files import find_texts, read_text
+from datamodules.text_files import TEXTS, read_text
 from datamodules.tokenization import UNKNOWN, Kind, kept_tokenizer
+from datamodules.user_files import find_files
 from engine.errors import UserError, fault, note
 
 UNTRANSLATED = 0.01  # share of the pairs up to which names and the like are taken to be the same in both languages
@@ -137,7 +138,7 @@ class TranslationDataModule(LightningDataModule):
     def predict_dataset(self, paths: list[Path]) -> Sentences:
         """Return the lines of the user's text files, and of those below folders."""
         sentences, skipped = [], []
-        for path in find_texts(paths):
+        for path in find_files(paths, TEXTS):
             try:
                 lines = read_text(path).splitlines()
             except UserError as error:
