@@ -496,6 +496,7 @@ def test_arrows_between_the_folders():
     allowed_of_engine = {
         "errors",
         "pictures",
+        "plots",
         "text_pictures",
         "schedules",
         "turns",
