@@ -3,6 +3,7 @@
 Three loops take turns in one process, some steps each: (a) that of ``train.py``; (b) a tuned bare loop with the same
 net, batches, optimizer and memory format; (c) the loop that one would write otherwise, a DataLoader over single samples
 with a plain optimizer and the default memory format. One thread, time of this process alone, medians over the turns.
+What follows on an epoch's last step, validation and checkpoints, is no part of any loop.
 """
 
 import copy
@@ -116,9 +117,9 @@ class Turns(Callback):
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = {"a": [], "b": [], "c": []}
         self.loops: dict[str, Loop] = {}
-        self.since = 0.0
+        self.since = self.spent = 0.0  # when the clock was started, and what it has measured of this turn of ours
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.since = time.process_time()
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -164,15 +165,17 @@ class Turns(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.spent += time.process_time() - self.since
+        self.since = time.process_time()
         if trainer.global_step % STEPS == 0:
-            self.seconds["a"].append(time.process_time() - self.since)
+            self.seconds["a"].append(self.spent)
             if not self.loops:
                 self.prepare(trainer, pl_module)
             for name, loop in self.loops.items():
                 started = time.process_time()
                 loop.run(STEPS)
                 self.seconds[name].append(time.process_time() - started)
-            self.since = time.process_time()
+            self.since, self.spent = time.process_time(), 0.0
 
 
 def main(recipe: str, flags: list[str]) -> None:

@@ -30,7 +30,7 @@ from engine.predictions import PredictionWriter
 from engine.record import Record, checkpointing
 from engine.report import print_differences
 from engine.runs import folder_of, new_run
-from engine.speed import clip_unscaled, slow_precision, spare_lstms
+from engine.speed import NoProfiler, clip_unscaled, skip_idle_hooks, slow_precision, spare_lstms
 from engine.watch import Watch
 
 # What the data know and the task needs, to build the net among other things.
@@ -233,6 +233,7 @@ class CLI(LightningCLI):
                 # Convolutions are often faster in this order, on CPUs and on GPUs in half precision.
                 self.model.to(memory_format=torch.channels_last)
                 clip_unscaled(self.trainer.precision_plugin)
+                skip_idle_hooks(self.trainer, self.model)
                 if slow_precision(self.trainer.precision, self.trainer.strategy.root_device):
                     spare_lstms(self.model)
                 if self.arguments.verb not in WITHOUT_DATA:
@@ -281,6 +282,7 @@ class CLI(LightningCLI):
             kwargs["strategy"] = together() if several else "auto"
         kwargs |= {"devices": devices, "num_nodes": machines}
         kwargs["use_distributed_sampler"] = False  # ours share the work themselves
+        kwargs["profiler"] = trainer.profiler or NoProfiler()
         if self.arguments.verb == "export":
             kwargs |= {"accelerator": "cpu", "precision": "32-true"}
         plugins = trainer.plugins or []

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -123,6 +124,8 @@ class DashboardLogger(WandbLogger):
             settings=wandb.Settings(silent=True, console="off"),
         )
         self._wandb_init.pop("anonymous")  # W&B warns of this argument even where it is None
+        self.row: dict[str, float] = {}  # of the current step, not yet handed on
+        self.step: int | None = None
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -131,8 +134,29 @@ class DashboardLogger(WandbLogger):
         super().log_hyperparams({name: value for name, value in settings.items() if len(str(value)) < 100_000})
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Take metrics; those of a step are handed on together, as doing so takes as long as a step of a tiny net."""
+        if step != self.step:
+            self.flush()
+        self.row |= metrics
+        self.step = step
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Hand on the metrics of the current step."""
+        if self.row:
+            super().log_metrics(self.row, self.step)
+        self.row = {}
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.flush()
+        super().finalize(status)
+
+    @rank_zero_only
     def close(self) -> None:
         """End the run and say how to look at what was recorded offline."""
+        self.flush()
         run, mode = self.experiment, self._wandb_init["mode"]
         folder = os.path.relpath(Path(run.dir).parent)
         run.finish()

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 
 from engine.contract import Task
 from engine.doctor import Doctor
-from engine.loggers import TableLogger
+from engine.loggers import DashboardLogger, TableLogger
 from engine.pictures import show
 from engine.plots import curves
 from engine.runs import write_json
@@ -84,7 +84,7 @@ class Record(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, TableLogger):
+            if isinstance(logger, TableLogger | DashboardLogger):
                 logger.flush()  # a resumed run goes on behind what the checkpoint has seen
 
     def elapsed(self) -> float:

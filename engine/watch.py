@@ -1,5 +1,6 @@
 """Stopping in good order: on a signal, when the loss is no number, and after a kill."""
 
+import math
 import os
 import signal
 import time
@@ -65,10 +66,10 @@ class Watch(Callback):
         self.batch, self.batch_idx = batch, batch_idx
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        bad = ~loss.detach().isfinite().all()
         if not self.at_once:
+            bad = ~loss.detach().isfinite()
             self.first_bad = torch.where(bad & (self.first_bad < 0), self.batch_idx, self.first_bad)
-        elif bad:
+        elif not math.isfinite(loss.item()):
             self.at_once = False  # the step is taken again, to find out where it comes from
             raise self.no_number(trainer, self.batch_idx, origin(trainer, pl_module, self.batch, self.batch_idx))
 

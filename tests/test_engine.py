@@ -16,6 +16,9 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, SMALL, UNET, write_masked_pictures
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins import MixedPrecision
 from PIL import Image
 from torch import nn
@@ -23,9 +26,9 @@ from torch import nn
 from engine.arguments import arrange
 from engine.cache import cached
 from engine.explain import user_line
-from engine.loggers import TableLogger, dashboard_mode
+from engine.loggers import DashboardLogger, TableLogger, dashboard_mode
 from engine.runs import new_run
-from engine.speed import clip_unscaled, spare_lstms
+from engine.speed import STEP_HOOKS, clip_unscaled, skip_idle_hooks, spare_lstms
 from tasks.segmentation import SegmentationTask
 
 FIT = ["fit", "--config", UNET, *SMALL]
@@ -354,6 +357,17 @@ def test_the_offline_run_holds_metrics_config_and_pictures(tasklight, monkeypatc
         assert text in shown.stdout, text
 
 
+def test_what_a_step_logs_is_handed_to_the_dashboard_at_once(tmp_path, monkeypatch):
+    handed = []
+    monkeypatch.setattr(WandbLogger, "log_metrics", lambda _, metrics, step: handed.append((step, metrics)))
+    logger = DashboardLogger(str(tmp_path / "unet" / "0"))
+    for name, step in (("lr", 19), ("train/loss", 19), ("lr", 39), ("val/iou", 40)):
+        logger.log_metrics({name: 1.0}, step)
+    assert handed == [(19, {"lr": 1.0, "train/loss": 1.0}), (39, {"lr": 1.0})]
+    logger.finalize("success")
+    assert handed[2:] == [(40, {"val/iou": 1.0})]
+
+
 def test_an_unreachable_dashboard_costs_no_time(monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
@@ -561,6 +575,37 @@ def test_a_run_may_be_filed_under_another_name(tasklight):
     assert Path("runs/variant/0/summary.json").is_file() and not Path("runs/unet").exists()
     code, out, _ = tasklight("test", "--config", UNET, "--recipe", "variant")
     assert code == 0 and "runs/variant/0" in out
+
+
+def test_idle_hooks_are_skipped_and_others_called():
+    called = []
+
+    class Counting(Callback):
+        def on_before_zero_grad(self, *_):
+            called.append("zero grad")
+
+    class Task(LightningModule):
+        def on_after_backward(self):
+            called.append("backward")
+
+    task = Task()
+    lambdas = LambdaCallback(on_train_batch_start=lambda *_: called.append("start"))
+    counting = Counting()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[counting, lambdas])
+    skip_idle_hooks(trainer, task)
+    for owner in (task, counting, lambdas):
+        for hook in STEP_HOOKS:
+            if callable(call := getattr(owner, hook)):
+                call() if owner is task else call(trainer, task)
+    assert sorted(called) == ["backward", "start", "zero grad"]
+
+
+def test_a_profiler_is_used_where_one_is_asked_for(tasklight):
+    assert (
+        tasklight(*FIT, "--trainer.profiler.class_path", "SimpleProfiler", "--trainer.profiler.filename", "times")[0]
+        == 0
+    )
+    assert "run_training_batch" in next(Path().rglob("fit-times.txt")).read_text()
 
 
 def test_lstms_calculate_in_bf16_on_any_cpu():
