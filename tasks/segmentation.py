@@ -79,10 +79,10 @@ class SegmentationTask(LightningModule):
 
     def _loss(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Loss of logits (B, num_classes, H, W) against class ids (B, H, W)."""
-        log_shares = logits.log_softmax(dim=1)
+        log_shares = logits.float().log_softmax(dim=1)  # half precision cannot count pixels
         cross_entropy = F.nll_loss(log_shares, mask, self.class_weights, ignore_index=IGNORE)
         # Dice: overlap over size of each class in the whole batch, so that small classes count as much as large ones.
-        counted = (mask != IGNORE).to(logits.dtype)
+        counted = (mask != IGNORE).to(log_shares.dtype)
         truth = mask.where(mask != IGNORE, 0)  # (B, H, W)
         shares = log_shares.exp()
         right = shares.gather(1, truth[:, None])[:, 0] * counted

@@ -29,6 +29,14 @@ def test_iou_of_a_drawn_mask():
     assert values["pixel_accuracy"] == pytest.approx(0.5)
 
 
+def test_pixels_are_counted_in_half_precision():
+    truth = torch.arange(64 * 64).reshape(1, 64, 64) % 2
+    logits = 3.0 * torch.stack([1.0 - truth, truth.float()], dim=1)  # all of them right
+    task = segmentation_task()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert task._loss(logits.bfloat16(), truth) == pytest.approx(float(task._loss(logits, truth)), rel=1e-3)
+
+
 def test_ignored_pixels_count_for_nothing():
     truth = torch.tensor([[[0, 1], [IGNORE, IGNORE]]])
     predicted = torch.tensor([[[0, 1], [1, 0]]])
