@@ -1,7 +1,7 @@
 """Language Models are Unsupervised Multitask Learners (Radford et al. 2019), a transformer that reads backwards only.
 
-Differs from the paper: positions are rotations of queries and keys (https://arxiv.org/abs/2104.09864), so a text may
-go on for longer than the windows that were trained on.
+Differs from the paper: positions are rotations of queries and keys (https://arxiv.org/abs/2104.09864), which tell how
+far apart two tokens are; so a text may go on for longer than the windows that were trained on, if none reads farther.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ class GPT(nn.Module):
         dim: Width of a token; divides by ``2 * num_heads``.
         depth: Number of blocks.
         num_heads: Heads of the attention.
-        reach: Tokens that are remembered when a text goes on.
+        reach: Tokens that are remembered when a text goes on; farther apart than in training, they mislead.
         dropout: Share of what a block adds that is set to zero in training.
     """
 
@@ -29,7 +29,7 @@ class GPT(nn.Module):
         dim: int = 192,
         depth: int = 4,
         num_heads: int = 6,
-        reach: int = 512,
+        reach: int = 128,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 import math
 import warnings
 from functools import partial
+from inspect import signature
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -172,6 +173,12 @@ def test_a_text_may_be_longer_than_what_is_remembered():
     for _ in range(5):
         logits, state = net.go_on(logits.argmax(1, keepdim=True), state)
     assert state[0] == 35 and state[1][0][0].shape[2] == 7
+
+
+def test_tokens_read_no_farther_than_in_training():
+    reach = signature(GPT).parameters["reach"].default
+    for data in (PythonReferenceDataModule, TextFolderDataModule, TextSetDataModule):
+        assert reach <= signature(data).parameters["context"].default
 
 
 def test_drawing_follows_temperature_top_k_and_top_p():
