@@ -33,9 +33,9 @@ class TextSetDataModule(TextDataModule):
     """Plays of Shakespeare, or the Penn Treebank's news.
 
     ``tinyshakespeare`` (Karpathy 2015, a million characters): the last tenth, on which the literature validates, is
-    the test part here, and the twentieth before it validates. ``ptb`` (Marcus et al. 1993, as prepared by Mikolov et
-    al. 2010; research use): a million words on their official split; with ``words``, the end of a line is a token, as
-    in the literature.
+    the test part here; it begins within a play, so what validates is the first twentieth and not the one before it.
+    ``ptb`` (Marcus et al. 1993, as prepared by Mikolov et al. 2010; research use): a million words on their official
+    split; with ``words``, the end of a line is a token, as in the literature.
 
     Args:
         name: The set.
@@ -64,8 +64,8 @@ class TextSetDataModule(TextDataModule):
             train, val, test = (text.replace(" \n", "\n") for text in texts)
             return {"train": train, "val": val, "test": test}
         (text,) = texts
-        first, last = round(0.85 * len(text)), round(0.9 * len(text))
-        return {"train": text[:first], "val": text[first:last], "test": text[last:]}
+        first, last = round(0.05 * len(text)), round(0.9 * len(text))
+        return {"val": text[:first], "train": text[first:last], "test": text[last:]}
 
 
 def fetch(folder: Path, name: str, url: str, sha256: str) -> Path:

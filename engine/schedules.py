@@ -66,7 +66,11 @@ def scheduled(trainer: Trainer, optimizer: Optimizer, scheduler: LRScheduler) ->
 
 
 def parameter_groups(net: nn.Module) -> list[dict[str, Any]]:
-    """Return a net's parameters for its optimizer, whose weight decay spares all but matrices."""
+    """Return a net's parameters for its optimizer: weight decay spares all but matrices, Muon also embeddings."""
+    embedded = {id(module.weight) for module in net.modules() if isinstance(module, nn.Embedding)}
     matrices = [parameter for parameter in net.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in net.parameters() if parameter.ndim < 2]
-    return [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return [
+        {"params": [matrix for matrix in matrices if id(matrix) not in embedded]},
+        {"params": [matrix for matrix in matrices if id(matrix) in embedded], "muon": False},
+        {"params": [parameter for parameter in net.parameters() if parameter.ndim < 2], "weight_decay": 0.0},
+    ]

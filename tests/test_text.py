@@ -119,7 +119,7 @@ def test_topics_that_share_a_line_are_on_one_side():
 def test_parts_are_cut_off_at_line_ends():
     text = "".join(f"line {i}\n" for i in range(100))
     parts = split_off({"train": text})
-    assert parts["train"] + parts["val"] + parts["test"] == text
+    assert parts["val"] + parts["train"] + parts["test"] == text
     assert all(part.endswith("\n") for part in parts.values())
     assert split_off({"train": "a\n", "val": "b\n", "test": "c\n"}) == {"train": "a\n", "val": "b\n", "test": "c\n"}
 
@@ -231,7 +231,7 @@ def test_the_last_tenth_of_shakespeare_is_the_test_part(tmp_path):
     shakespeare(tmp_path)
     text = (tmp_path / "tinyshakespeare" / "input.txt").read_text()
     parts = TextSetDataModule("tinyshakespeare", str(tmp_path)).load()
-    assert parts["train"] + parts["val"] + parts["test"] == text
+    assert parts["val"] + parts["train"] + parts["test"] == text
     assert len(parts["test"]) == pytest.approx(len(text) / 10, abs=1)
 
 
