@@ -7,7 +7,6 @@ What follows on an epoch's last step, validation and checkpoints, is no part of 
 """
 
 import copy
-import inspect
 import os
 import resource
 import statistics
@@ -147,11 +146,13 @@ class Turns(Callback):
             own = dict(task.named_parameters())
             optimizers = []
             for optimizer in tuned:
-                parameters = [own[names[id(p)]] for group in optimizer.param_groups for p in group["params"]]
-                settings = {"lr": optimizer.defaults["lr"]} if loop == "c" else optimizer.defaults
-                wanted = inspect.signature(type(optimizer)).parameters
-                same = {name: value for name, value in settings.items() if name in wanted}
-                optimizers.append(type(optimizer)(parameters, **same))
+                groups: Any = [
+                    {**group, "params": [own[names[id(p)]] for p in group["params"]]}
+                    for group in optimizer.param_groups
+                ]
+                if loop == "c":  # without settings
+                    groups = [parameter for group in groups for parameter in group["params"]]
+                optimizers.append(type(optimizer)(groups, lr=optimizer.defaults["lr"]))
             self.loops[loop] = Loop(task, optimizers, source)
 
     def alone(self, task: LightningModule) -> LightningModule:

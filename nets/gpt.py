@@ -63,6 +63,8 @@ class GPT(nn.Module):
             tokens: The whole beginning, then what has come since the call before.
             state: What the call before has returned; None at the start.
         """
+        if state is None:
+            tokens = tokens[:, -self.reach :]
         start, pasts = state or (0, [None] * len(self.blocks))
         new: list[Past] = []
         x = self.embedding(tokens)
