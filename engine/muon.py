@@ -72,5 +72,5 @@ def orthogonal(matrix: Tensor) -> Tensor:
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(5):
         square = wide @ wide.mT
-        wide = a * wide + (b * square + c * square @ square) @ wide
+        wide = torch.addmm(wide, torch.addmm(square, square, square, beta=b, alpha=c), wide, beta=a)
     return wide.mT if len(matrix) > matrix.shape[1] else wide
