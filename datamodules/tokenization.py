@@ -18,13 +18,13 @@ UNKNOWN = "[UNK]"  # what training texts do not have
 
 
 def kept_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[str] = (UNKNOWN,)) -> str:
-    """Return a tokenizer of a text as JSON; it is kept, since learning word pieces breaks ties at random."""
+    """Return a tokenizer of a text as JSON; it is kept, since it takes seconds to be learnt."""
 
     def build(folder: Path) -> None:
         learn_tokenizer(text, kind, vocab_size, special).save(str(folder / "tokenizer.json"))
 
     digest = hashlib.sha256(text.encode()).hexdigest()
-    key = {"format": 1, "text": digest, "kind": kind, "vocab_size": vocab_size, "special": list(special)}
+    key = {"format": 2, "text": digest, "kind": kind, "vocab_size": vocab_size, "special": list(special)}
     return (cached("tokenizer", key, build) / "tokenizer.json").read_text("utf-8")
 
 
@@ -73,11 +73,17 @@ def learn_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[st
         )
         tokenizer.train_from_iterator([text], pairs)
     else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        pieces = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=first, show_progress=False)
-        tokenizer.train_from_iterator([text], pieces)
+        learned = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        learned.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        # Letters within words are given numbers here: by the trainer, in an order that changes, and with it the pieces
+        # that ties are broken for (https://github.com/huggingface/tokenizers/issues/1794).
+        within = {letter for word, _ in learned.pre_tokenizer.pre_tokenize_str(text) for letter in word[1:]}
+        known = [*first, *(f"##{letter}" for letter in sorted(within))]
+        pieces = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=known, show_progress=False)
+        learned.train_from_iterator([text], pieces)
+        tokenizer = Tokenizer(models.WordPiece(learned.get_vocab(), unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer, tokenizer.decoder = learned.pre_tokenizer, decoders.WordPiece()
+        tokenizer.add_special_tokens(first)
     return tokenizer
 
 

@@ -263,7 +263,7 @@ def test_a_net_that_has_read_reviews_needs_fewer_labels(tasklight, tmp_path):
     assert tasklight("fit", "--config", reader, *read, "--trainer.max_time", "00:00:20:00")[0] == 0
     flags = ["--data", "datamodules.text_classification.TextClassificationCSVDataModule"]
     flags += ["--data.root", str(tmp_path / "labelled"), "--data.tokenizer_from", "runs/bert/0"]
-    flags += ["--model.optimizer", "torch.optim.AdamW", "--model.optimizer.lr", "3e-4", "--trainer.max_epochs", "8"]
+    flags += ["--model.optimizer.lr", "3e-4", "--trainer.max_epochs", "8"]
     means = []
     for start in ([], ["--model.init_from", "runs/bert/0"]):
         accuracies = []

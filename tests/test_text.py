@@ -124,6 +124,13 @@ def test_parts_are_cut_off_at_line_ends():
     assert split_off({"train": "a\n", "val": "b\n", "test": "c\n"}) == {"train": "a\n", "val": "b\n", "test": "c\n"}
 
 
+@pytest.mark.parametrize("kind", ["characters", "words", "bpe", "wordpiece"])
+def test_the_same_text_has_the_same_tokens_every_time(kind):
+    rng = np.random.default_rng(0)
+    text = " ".join("".join(rng.choice(list("abcdefghij"), 6)) for _ in range(300))  # full of ties
+    assert len({learn_tokenizer(text, kind, 60).to_str() for _ in range(10)}) == 1
+
+
 def test_kneser_ney_is_a_distribution_and_counts():
     rng = np.random.default_rng(0)
     model = KneserNey(rng.integers(0, 5, 300), 5, 4)
