@@ -75,8 +75,8 @@ def learn_tokenizer(text: str, kind: Kind, vocab_size: int, special: Sequence[st
     else:
         learned = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
         learned.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        # Letters within words are given numbers here: by the trainer, in an order that changes, and with it the pieces
-        # that ties are broken for (https://github.com/huggingface/tokenizers/issues/1794).
+        # The trainer would number the letters within words in an order that is another every time, and break ties by
+        # these numbers (https://github.com/huggingface/tokenizers/issues/1794); so it is given them, in their order.
         within = {letter for word, _ in learned.pre_tokenizer.pre_tokenize_str(text) for letter in word[1:]}
         known = [*first, *(f"##{letter}" for letter in sorted(within))]
         pieces = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=known, show_progress=False)

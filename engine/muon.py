@@ -16,8 +16,8 @@ class Muon(AdamW):
     """Momentum that is made orthogonal, for weight matrices; AdamW for everything else.
 
     From https://kellerjordan.github.io/posts/muon/, with steps as large as AdamW's are (https://arxiv.org/abs/2502.16982),
-    so that one learning rate does for all parameters. PyTorch's and timm's iterate in bfloat16, which CPUs without
-    units for it take fifteen times as long for; this one does so in the precision of the weights.
+    so that one learning rate does for all parameters. PyTorch's and timm's iterate in bfloat16, by which CPUs without
+    units for it train fifteen times slower; this one does so in the precision of the weights.
 
     Args:
         params: Parameters, or groups of them; those of a group with ``muon: False``, as embeddings, are AdamW's.
