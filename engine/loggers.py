@@ -131,7 +131,7 @@ class DashboardLogger(WandbLogger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Log settings, but no tokenizer: it is as long as a book."""
         settings = params if isinstance(params, dict) else vars(params)
-        super().log_hyperparams({name: value for name, value in settings.items() if len(str(value)) < 100_000})
+        super().log_hyperparams({name: value for name, value in settings.items() if len(str(value)) < 10_000})
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
