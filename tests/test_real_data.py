@@ -259,11 +259,10 @@ def test_a_net_that_has_read_reviews_needs_fewer_labels(tasklight, tmp_path):
     read = ["--data", "datamodules.text.TextFolderDataModule", "--data.root", str(tmp_path / "reviews.txt")]
     read += ["--data.kind", "wordpiece", "--data.vocab_size", "4096", "--data.context", "64", "--data.batch_size", "16"]
     read += ["--trainer.max_epochs", "100", "--trainer.check_val_every_n_epoch", "1"]
-    read += ["--model.optimizer", "torch.optim.AdamW", "--model.optimizer.lr", "2e-3"]
     assert tasklight("fit", "--config", reader, *read, "--trainer.max_time", "00:00:20:00")[0] == 0
     flags = ["--data", "datamodules.text_classification.TextClassificationCSVDataModule"]
     flags += ["--data.root", str(tmp_path / "labelled"), "--data.tokenizer_from", "runs/bert/0"]
-    flags += ["--model.optimizer.lr", "3e-4", "--trainer.max_epochs", "8"]
+    flags += ["--trainer.max_epochs", "8"]
     means = []
     for start in ([], ["--model.init_from", "runs/bert/0"]):
         accuracies = []
@@ -275,7 +274,7 @@ def test_a_net_that_has_read_reviews_needs_fewer_labels(tasklight, tmp_path):
             accuracies.append(summary["metrics"]["test/accuracy"])
         means.append(sum(accuracies) / 3)
     untrained, fine_tuned = means
-    assert fine_tuned - untrained >= 0.01
+    assert fine_tuned - untrained >= 0.03
 
 
 @pytest.mark.slow
