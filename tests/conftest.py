@@ -1,14 +1,19 @@
 """Shared by all tests: the command as a user types it, in this process, and small data to feed it."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import wandb
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
+
+from engine.watch import Watch
 
 os.environ.setdefault("WANDB_MODE", "disabled")  # tests that are about W&B say so themselves
 torch.set_num_threads(1)  # the nets are tiny: threads only wait for each other
@@ -66,6 +71,18 @@ def tasklight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return code, printed.out, printed.err
 
     return type_command
+
+
+def terminate_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM arrive behind a step of a training."""
+    hook = Watch.on_train_batch_end
+
+    def stop(watch: Watch, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return hook(watch, trainer, pl_module, *rest)
+
+    patch.setattr(Watch, "on_train_batch_end", stop)
 
 
 def write_masked_pictures(folder: Path, count: int = 12, size: int = 48, seed: int = 0, grey: bool = False) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, terminate_at
 from recipes import RECIPES
 from test_engine import one_line, weights
 
@@ -272,14 +271,7 @@ def test_the_doctor_changes_nothing(tasklight, monkeypatch):
 def test_a_resumed_training_neither_repeats_nor_forgets(tasklight, step_of):
     flags = learn(*points(10), epochs=40)
     with pytest.MonkeyPatch.context() as patch:
-        hook = Watch.on_train_batch_end
-
-        def stop(watch, trainer, *rest):
-            if trainer.global_step == 20:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return hook(watch, trainer, *rest)
-
-        patch.setattr(Watch, "on_train_batch_end", stop)
+        terminate_at(20, patch)
         code, out, _ = tasklight(*flags)
     assert code == 143 and out.count("8 training samples") == 1
     code, out, _ = tasklight("fit", "--config", "runs/xor/0/config.yaml", "--ckpt_path", "runs/xor/0")

@@ -1,18 +1,15 @@
 """What only a GPU shows: every recipe is trained, resumed and used on one (``pytest -m slow tests/test_gpu.py``)."""
 
-import os
 import re
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import terminate_at
 from recipes import RECIPES
 from test_engine import table
 from test_promise import NAMES, config, summary
-
-from engine.watch import Watch
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
@@ -57,15 +54,8 @@ def test_a_cpu_measures_the_same_net(recipe, precision, tasklight):
 def test_goes_on_and_predicts(recipe, tasklight, tmp_path, monkeypatch):
     assert tasklight(*fit(recipe))[0] == 0
     steps = summary(0, recipe)["steps"]
-    hook = Watch.on_train_batch_end
     with monkeypatch.context() as patch:
-
-        def stop(watch, trainer, *rest):
-            if trainer.global_step == steps // 2 + 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return hook(watch, trainer, *rest)
-
-        patch.setattr(Watch, "on_train_batch_end", stop)
+        terminate_at(steps // 2 + 2, patch)
         assert tasklight(*fit(recipe))[0] == 143
     code, _, err = tasklight("fit", "--config", f"runs/{recipe}/1/config.yaml", "--ckpt_path", f"runs/{recipe}/1")
     assert code == 0, err

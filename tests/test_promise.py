@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,13 +21,12 @@ import pytest
 import torch
 import wandb
 import yaml
-from conftest import ROOT
+from conftest import ROOT, terminate_at
 from PIL import Image
 from recipes import RECIPES
 from test_engine import one_line, table, weights
 
 from engine.recipes import recipes
-from engine.watch import Watch
 from tasks.translation import LONGEST
 
 NAMES = [path.stem for path in recipes()]
@@ -214,15 +212,8 @@ def test_several_devices(recipe, tasklight, tmp_path, monkeypatch):
 @pytest.mark.promise(10, "resumes exactly")
 def test_resumes_exactly(recipe, tasklight, finished, monkeypatch):
     steps = summary(0, recipe)["steps"]
-    hook = Watch.on_train_batch_end
     with monkeypatch.context() as patch:
-
-        def stop(watch, trainer, *rest):
-            if trainer.global_step == steps // 2 + 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return hook(watch, trainer, *rest)
-
-        patch.setattr(Watch, "on_train_batch_end", stop)
+        terminate_at(steps // 2 + 2, patch)
         assert tasklight(*quiet(recipe))[0] == 143
     assert tasklight("fit", "--config", f"runs/{recipe}/1/config.yaml", "--ckpt_path", f"runs/{recipe}/1")[0] == 0
     ends = [torch.load(f"runs/{recipe}/{n}/checkpoints/last.ckpt", weights_only=True) for n in (0, 1)]
