@@ -9,7 +9,7 @@ import torch
 from conftest import terminate_at
 from recipes import RECIPES
 from test_engine import table
-from test_promise import NAMES, config, summary
+from test_promise import NAMES, NEAR, config, summary
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
@@ -47,8 +47,7 @@ def test_a_cpu_measures_the_same_net(recipe, precision, tasklight):
     assert code == 0, err
     on_cpu = {name: float(value) for name, value in re.findall(r"^(test/\S+)\s+(\S+)", out, re.MULTILINE)}
     primary = on_gpu["primary"]
-    near = {"test/psnr": 0.1, "test/psnr_y": 0.1, "test/chrf": 2.0}.get(primary, 0.02)  # dB, shares of 100, of 1
-    assert on_cpu[primary] == pytest.approx(on_gpu["metrics"][primary], abs=near, rel=0.02)
+    assert on_cpu[primary] == pytest.approx(on_gpu["metrics"][primary], abs=NEAR.get(primary, 0.02), rel=0.02)
 
 
 def test_goes_on_and_predicts(recipe, tasklight, tmp_path, monkeypatch):
